@@ -1,9 +1,9 @@
 """`IntegerModel`: a graph with the integers that a training left, and nothing else.
 
-It is what is scored, exported and verified. Weights are int8 values of 8, 4 or 2 bits with one scale
-an output channel; the bias is int32 on the accumulator's grid (input scale times weight scale).
-Scales are float32 values, multiplied in float64 in one fixed order (`factors`), so that every reader
-derives the same multipliers.
+It is what is scored, exported and verified. Weights are int8 values of 8, 4 or 2 bits with one
+scale an output channel; the bias is int32 on the accumulator's grid (input scale times weight
+scale). Scales are float32 values, multiplied in float64 in one fixed order (`factors`), so that
+every reader derives the same multipliers.
 """
 
 import hashlib
@@ -107,12 +107,12 @@ class IntegerModel:
                 f"bias:{name}": held.bias,
             }
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
 
     @staticmethod
     def from_bytes(data: bytes) -> "IntegerModel":
-        """Raises GraphError for a model that breaks the rules, ValueError and KeyError for other files."""
+        """Raises GraphError for an illegal model, ValueError or KeyError for another file."""
         with np.load(io.BytesIO(data), allow_pickle=False) as held:
             graph = Graph.from_json(json.loads(str(held["graph"])))
             scales = {
