@@ -1,0 +1,71 @@
+"""What the engine asks of a search space, and what a space may know of the data.
+
+A space turns a trial into an `Architecture`: plain, frozen data that lowers to a `Graph`. The
+engine never sees the genes. Names and choices of a trial must not depend on earlier draws (Optuna's
+samplers model a fixed set of parameters), so a space draws every gene of every sensor and leaves
+out of the architecture what has no effect; two trials with equal architectures then have one id and
+are trained once.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+from nas.graph import Graph
+from nas.ops import Shape
+
+SensorKind: TypeAlias = Literal["series", "image", "vector"]
+
+
+class Trial(Protocol):
+    """The two methods of an Optuna trial that a space uses; ordered genes are integers."""
+
+    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """One modality: its kind and its (height, width, channels) as the graph takes it."""
+
+    name: str
+    kind: SensorKind
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """All that an architecture depends on besides the trial."""
+
+    sensors: tuple[Sensor, ...]
+    classes: int
+
+
+class Architecture(Protocol):
+    """A point of a search space: frozen, comparable, JSON both ways."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+    def lower(self) -> Graph: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A search space by name: how to draw an architecture and how to read one back.
+
+    `parse` raises SpaceError for a document that is not of this space.
+    """
+
+    name: str
+    summary: str
+    sample: Callable[[Trial, Problem], Architecture]
+    parse: Callable[[Mapping[str, Any]], Architecture]
+
+
+def architecture_id(architecture: Architecture) -> str:
+    """`c` and 12 hex digits of the hash of the canonical JSON."""
+    text = json.dumps(architecture.to_json(), sort_keys=True, separators=(",", ":"))
+    return "c" + hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,139 @@
+"""The multimodal student: a branch per sensor that is on, a fusion, a head.
+
+Fusions: `concat` puts the branches' features side by side; `add` sums embeddings of one width;
+`gate` multiplies the concatenated features by a sigmoid of a linear layer of themselves, so that a
+sensor that tells nothing can be turned down sample by sample.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+from nas.errors import SpaceError
+from nas.graph import Graph, Input
+from nas.ops import Add, Concat, Mul, Op, Reshape, Table
+from nas.space import Problem, Trial
+from search_spaces.convolutional import (
+    Branch,
+    ConvBranch,
+    ConvLayer,
+    DenseLayer,
+    VectorBranch,
+    branch_features,
+    choose,
+    choose_bits,
+    dense,
+    lower_branch,
+    sample_branch,
+)
+
+Fusion: TypeAlias = Literal["none", "concat", "add", "gate"]
+
+HIDDEN = (0, 8, 12, 16, 24, 32, 48)
+ADD_WIDTHS = (8, 12, 16, 24, 32)
+
+
+@dataclass(frozen=True, slots=True)
+class MultimodalStudent:
+    """One point of the space; `gate_bits` and `hidden_bits` are 0 where there is no such layer."""
+
+    branches: tuple[Branch, ...]
+    fusion: Fusion
+    gate_bits: int
+    hidden: int
+    hidden_bits: int
+    output_bits: int
+    classes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `parse` is its inverse."""
+        document = asdict(self)
+        for branch, plain in zip(self.branches, document["branches"], strict=True):
+            plain["branch"] = "conv" if isinstance(branch, ConvBranch) else "vector"
+            plain["shape"] = list(plain["shape"])
+        return {"space": "conv", **document}
+
+    def lower(self) -> Graph:
+        """The graph of this student."""
+        ops: list[Op] = []
+        features = [lower_branch(ops, branch) for branch in self.branches]
+        fused = self._fuse(ops, features)
+        if self.hidden:
+            fused = dense(ops, "head_hidden", fused, self.hidden, self.hidden_bits)
+        fused = dense(ops, "head_output", fused, self.classes, self.output_bits, relu=False)
+        ops.append(Reshape("logits", (fused,), (self.classes,)))
+        inputs = tuple(Input(branch.sensor, branch.shape) for branch in self.branches)
+        return Graph(inputs, tuple(ops), "logits")
+
+    def _fuse(self, ops: list[Op], features: list[str]) -> str:
+        if self.fusion == "none":
+            return features[0]
+        if self.fusion == "add":
+            total = features[0]
+            for i, other in enumerate(features[1:], 1):
+                ops.append(Add(f"fusion_add{i}", (total, other), relu=False))
+                total = f"fusion_add{i}"
+            return total
+        ops.append(Concat("fusion_concat", tuple(features)))
+        if self.fusion == "concat":
+            return "fusion_concat"
+        width = sum(branch_features(branch) for branch in self.branches)
+        logits = dense(ops, "fusion_gate", "fusion_concat", width, self.gate_bits, relu=False)
+        ops.append(Table("fusion_sigmoid", (logits,), "sigmoid"))
+        ops.append(Mul("fusion_gated", ("fusion_concat", "fusion_sigmoid")))
+        return "fusion_gated"
+
+
+def sample(trial: Trial, problem: Problem) -> MultimodalStudent:
+    """Draws every gene; what has no effect is left out of the architecture.
+
+    When a trial turns every sensor off, all are on: the draw stays valid and static.
+    """
+    fusion = trial.suggest_categorical("fusion", ("concat", "add", "gate"))
+    add_width = int(choose(trial, "fusion.width", ADD_WIDTHS))
+    gate_bits = choose_bits(trial, "fusion.gate_bits")
+    on = [bool(trial.suggest_int(f"{s.name}.on", 0, 1)) for s in problem.sensors]
+    used = on if any(on) else [True] * len(on)
+    if sum(used) == 1:
+        fusion = "none"
+    width = add_width if fusion == "add" else None
+    branches = [sample_branch(trial, s, width) for s in problem.sensors]
+    hidden = int(choose(trial, "head.hidden", HIDDEN))
+    hidden_bits = choose_bits(trial, "head.hidden_bits")
+    return MultimodalStudent(
+        tuple(branch for branch, keep in zip(branches, used, strict=True) if keep),
+        fusion,  # type: ignore[arg-type]
+        gate_bits if fusion == "gate" else 0,
+        hidden,
+        hidden_bits if hidden else 0,
+        choose_bits(trial, "head.output_bits"),
+        problem.classes,
+    )
+
+
+def parse(document: Mapping[str, Any]) -> MultimodalStudent:
+    """Reads what `to_json` wrote.
+
+    Raises:
+        SpaceError: an unknown or missing key.
+    """
+    try:
+        values = {k: v for k, v in document.items() if k not in ("space", "branches")}
+        branches = tuple(_parse_branch(b) for b in document["branches"])
+        return MultimodalStudent(branches=branches, **values)
+    except (KeyError, TypeError) as error:
+        raise SpaceError(
+            f"not an architecture of the space 'conv': {error}; see architecture.json of a run"
+        ) from None
+
+
+def _parse_branch(document: Mapping[str, Any]) -> Branch:
+    values = {k: v for k, v in document.items() if k not in ("branch", "layers", "shape")}
+    shape = tuple(document["shape"])
+    if document["branch"] == "conv":
+        layers = tuple(ConvLayer(**layer) for layer in document["layers"])
+        return ConvBranch(shape=shape, layers=layers, **values)
+    if document["branch"] == "vector":
+        units = tuple(DenseLayer(**layer) for layer in document["layers"])
+        return VectorBranch(shape=shape, layers=units, **values)
+    raise SpaceError(f"branch {document['branch']!r} is not 'conv' or 'vector'")
