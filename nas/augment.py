@@ -2,10 +2,10 @@
 
 Training then draws one copy of each sample at random, at no cost a step, and a teacher's logits are
 stored for every copy. Copies are made from the quantised inputs in normalised units and quantised
-again, so that a student never sees a value that its chip could not. Strength 1 means: series shifted
-by up to 12 % of their length, 10 % channel gain, noise of 0.05; images and spectrograms shifted by up
-to 2 pixels, gain and offset of 0.1, a cut-out or one band an axis set to the mean; vectors 0.1 of
-noise and 8 % of the entries set to that entry's minimum (a beacon not heard).
+again, so that a student never sees a value that its chip could not. Strength 1 means: series
+shifted by up to 12 % of their length, 10 % channel gain, noise of 0.05; images and spectrograms
+shifted by up to 2 pixels, gain and offset of 0.1, a cut-out or one band an axis set to the mean;
+vectors 0.1 of noise and 8 % of the entries set to that entry's minimum (a beacon not heard).
 """
 
 from collections.abc import Mapping, Sequence
@@ -94,9 +94,7 @@ def _augment_image(x: Floats, strength: float, rng: np.random.Generator) -> Floa
     return np.where(hidden[..., None], np.float32(0), x).astype(np.float32)
 
 
-def _interval(
-    length: int, share: float, n: int, rng: np.random.Generator
-) -> NDArray[np.bool_]:
+def _interval(length: int, share: float, n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """(n, length) a random run of up to `share` of the axis."""
     span = rng.random((n, 1)) * share * length
     start = rng.random((n, 1)) * np.maximum(length - span, 0)

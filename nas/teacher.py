@@ -1,12 +1,11 @@
 """The fixed teacher of a search: an ensemble of wide float networks, or the user's own ONNX model.
 
-Members are `Student` networks without quantisers, built from a `Graph` like every other network, and
-regularised so that they do not merely memorise the training split: augmentation, dropout, weight
-decay and label smoothing. What a student needs of a teacher is its averaged log-probabilities for
-every sample of every augmented copy, so these are what is cached, under a hash of all they depend on.
+Members are `Student` networks without quantisers, built from a `Graph` like every other network,
+and regularised so that they do not merely memorise the training split: augmentation, dropout,
+weight decay and label smoothing. What a student needs of a teacher is its averaged
+log-probabilities for every sample of every augmented copy, so these are what is cached, under a
+hash of all they depend on.
 """
-
-from collections.abc import Sequence
 
 from nas.graph import Graph, Input
 from nas.ops import Concat, Conv2d, Op, Pool, Reshape
@@ -20,7 +19,7 @@ HIDDEN = 48
 
 
 def teacher_graph(problem: Problem) -> Graph:
-    """A wide branch per sensor, concatenated, and a hidden layer; weights stay float in training."""
+    """A wide branch per sensor, concatenated, and a hidden layer; it is trained in float."""
     ops: list[Op] = []
     features = [_branch(ops, sensor) for sensor in problem.sensors]
     fused = features[0]
@@ -60,10 +59,8 @@ def _branch(ops: list[Op], sensor: Sensor) -> str:
     return _readout(ops, name, source, (height, width), round(channels / STAGE_GROWTH))
 
 
-def _readout(
-    ops: list[Op], name: str, source: str, size: tuple[int, int], channels: int
-) -> str:
-    """Flattens a map of at most 4 x 4 into an embedding; pools a larger one to a coarse grid first."""
+def _readout(ops: list[Op], name: str, source: str, size: tuple[int, int], channels: int) -> str:
+    """An embedding of the flattened map; a large map is pooled to a coarse grid first."""
     cells = [min(4 if min(size) == 1 else 2, n) for n in size]
     stride = (size[0] // cells[0], size[1] // cells[1])
     kernel = (size[0] - (cells[0] - 1) * stride[0], size[1] - (cells[1] - 1) * stride[1])

@@ -1,8 +1,9 @@
-"""The training loop that teachers and students share: tensors in memory, one thread, no data loader.
+"""The training loop that teachers and students share: tensors in memory, no data loader.
 
-The recipe was measured on four multimodal data sets before it was written down: AdamW with a one-cycle
-schedule, weight decay on weights only, small batches, quantisation from the first step, the weights of
-the last step. Learning rate and decay were flat within seed noise over a factor of two.
+The recipe was measured on four multimodal data sets before it was written down: AdamW with a
+one-cycle schedule, weight decay on weights only, small batches, quantisation from the first step,
+the weights of the last step. Learning rate and decay were flat within seed noise over a factor of
+two.
 """
 
 import math

@@ -87,12 +87,13 @@ class MultimodalStudent:
 def sample(trial: Trial, problem: Problem) -> MultimodalStudent:
     """Draws every gene; what has no effect is left out of the architecture.
 
-    When a trial turns every sensor off, all are on: the draw stays valid and static.
+    A sensor is on in two of three draws. When a trial turns every sensor off, all are on, so that
+    every draw is valid.
     """
     fusion = trial.suggest_categorical("fusion", ("concat", "add", "gate"))
     add_width = int(choose(trial, "fusion.width", ADD_WIDTHS))
     gate_bits = choose_bits(trial, "fusion.gate_bits")
-    on = [bool(trial.suggest_int(f"{s.name}.on", 0, 1)) for s in problem.sensors]
+    on = [trial.suggest_int(f"{s.name}.on", 0, 2) > 0 for s in problem.sensors]
     used = on if any(on) else [True] * len(on)
     if sum(used) == 1:
         fusion = "none"

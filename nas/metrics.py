@@ -1,0 +1,73 @@
+"""Scores of integer predictions, and their intervals."""
+
+import math
+from collections.abc import Callable
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Metric: TypeAlias = Literal["accuracy", "balanced_accuracy", "macro_f1"]
+Labels: TypeAlias = NDArray[np.int64]
+
+METRICS: tuple[Metric, ...] = get_args(Metric)
+Z_90 = 1.6449  # two-sided 90 % of a normal distribution
+RESAMPLES = 300
+
+
+def _confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.float64]:
+    counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
+    return counts.reshape(classes, classes).astype(np.float64)
+
+
+def _accuracy(confusion: NDArray[np.float64]) -> float:
+    return float(np.trace(confusion) / confusion.sum())
+
+
+def _balanced_accuracy(confusion: NDArray[np.float64]) -> float:
+    """Mean recall of the classes that occur."""
+    support = confusion.sum(1)
+    present = support > 0
+    return float((np.diag(confusion)[present] / support[present]).mean())
+
+
+def _macro_f1(confusion: NDArray[np.float64]) -> float:
+    """Mean F1 of the classes that occur or are predicted."""
+    total = confusion.sum(0) + confusion.sum(1)
+    present = total > 0
+    return float((2 * np.diag(confusion)[present] / total[present]).mean())
+
+
+_SCORES: dict[Metric, Callable[[NDArray[np.float64]], float]] = {
+    "accuracy": _accuracy,
+    "balanced_accuracy": _balanced_accuracy,
+    "macro_f1": _macro_f1,
+}
+
+
+def score(metric: Metric, labels: Labels, predicted: Labels, classes: int) -> float:
+    """The metric of (n,) predictions, higher is better, in [0, 1]."""
+    return _SCORES[metric](_confusion(labels, predicted, classes))
+
+
+def sampling_error(metric: Metric, labels: Labels, predicted: Labels, classes: int) -> float:
+    """Standard error of `score` from the finite sample: a bootstrap over rows, seeded."""
+    rng = np.random.default_rng(0)
+    picks = rng.integers(0, len(labels), (RESAMPLES, len(labels)))
+    scores = [score(metric, labels[rows], predicted[rows], classes) for rows in picks]
+    return float(np.std(scores, ddof=1))
+
+
+def interval(value: float, sampling: float, seeds: float) -> tuple[float, float]:
+    """90 % interval of a score from two independent standard errors: sample and seeds."""
+    half = Z_90 * math.hypot(sampling, seeds)
+    return max(0.0, value - half), min(1.0, value + half)
+
+
+def pooled_deviation(groups: list[list[float]]) -> float | None:
+    """Standard deviation within groups of repeated trainings; None without a repetition."""
+    freedom = sum(len(g) - 1 for g in groups if len(g) > 1)
+    if freedom == 0:
+        return None
+    squares = sum(((np.array(g) - np.mean(g)) ** 2).sum() for g in groups if len(g) > 1)
+    return math.sqrt(float(squares) / freedom)
