@@ -1,0 +1,201 @@
+"""A run folder on disk: its files, their columns, and the lock that keeps two writers apart.
+
+    run.json  study.db  trials.csv  front.csv  report.html
+    candidates/<id>/  architecture.json model.onnx model_integer.onnx model.tflite model.npz
+                      verification.json README.md
+    trained/<id>.npz  integer models of the search, so that nothing is trained twice
+
+Every file is written beside its place and then moved there, so a reader, a full disk or a killed
+process never leaves half a file.
+"""
+
+import contextlib
+import csv
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from nas.cost import Cost
+from nas.errors import RunError
+from nas.graph import Graph
+from nas.ops import Conv2d, DepthwiseConv2d
+
+Status: TypeAlias = Literal["trained", "duplicate", "infeasible", "failed"]
+
+FRONT_COLUMNS = (
+    "id verified metric val_score val_low val_high test_score test_low test_high test_accuracy "
+    "arena_bytes weight_bytes ram_bytes flash_bytes latency_ms energy_uj weight_bits modalities "
+    "seeds steps trial weights_hash"
+).split()
+
+
+@dataclass(frozen=True, slots=True)
+class CostSummary:
+    """What the front says of a cost: bytes, milliseconds, microjoules, bits per layer, sensors."""
+
+    arena_bytes: int
+    weight_bytes: int
+    ram_bytes: int
+    flash_bytes: int
+    latency_ms: float
+    energy_uj: float
+    weight_bits: str
+    modalities: str
+
+
+def summarise(graph: Graph, cost: Cost) -> CostSummary:
+    """The columns of front.csv and trials.csv that are known before any training."""
+    bits = [str(op.weight_bits) for op in graph.ops if isinstance(op, Conv2d | DepthwiseConv2d)]
+    return CostSummary(
+        cost.arena_bytes,
+        cost.weight_bytes,
+        cost.ram_bytes,
+        cost.flash_bytes,
+        cost.latency_s * 1e3,
+        cost.energy_j * 1e6,
+        "/".join(bits),
+        "+".join(source.name for source in graph.inputs),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial of the study.
+
+    Attributes:
+        number: the trial's number in the study.
+        status: `trained` cost training time; a `duplicate` took over the score of an equal
+            architecture; `infeasible` was refused by its cost, `reason` says by which budget.
+        val_score: of the integer model, None without training.
+        train_s: CPU-bound seconds of training and scoring.
+        finished_s: seconds since the start of the run's first session.
+    """
+
+    number: int
+    id: str
+    status: Status
+    val_score: float | None
+    cost: CostSummary
+    train_s: float
+    finished_s: float
+    reason: str
+    architecture: Mapping[str, Any] = field(hash=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `from_json` is its inverse."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> "TrialRecord":
+        """Raises TypeError or KeyError for another document."""
+        values = {k: v for k, v in document.items() if k != "cost"}
+        return TrialRecord(cost=CostSummary(**document["cost"]), **values)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replaces `path` by `data` in one step.
+
+    Raises:
+        RunError: the folder or the disk refuses.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror}); free space or choose another --out"
+        ) from None
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes `document` with sorted keys left as they are and full precision."""
+    write_atomic(path, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises RunError for a missing or torn file."""
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); is this the folder of a run?") from None
+    if not isinstance(document, dict):
+        raise RunError(f"{path}: not a JSON object; is this the folder of a run?")
+    return document
+
+
+def write_trials(run: Path, records: Sequence[TrialRecord]) -> None:
+    """trials.csv, one row a trial."""
+    cost_columns = [f.name for f in fields(CostSummary)]
+    columns = ["number", "id", "status", "val_score", *cost_columns]
+    columns += ["train_s", "finished_s", "reason", "architecture"]
+    rows = []
+    for record in records:
+        plain = record.to_json()
+        plain |= plain.pop("cost")
+        plain["architecture"] = json.dumps(plain["architecture"], separators=(",", ":"))
+        plain["val_score"] = "" if record.val_score is None else repr(record.val_score)
+        rows.append(plain)
+    _write_csv(run / "trials.csv", columns, rows)
+
+
+def write_front(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """front.csv; every row has every column of `FRONT_COLUMNS`, numbers at full precision."""
+    _write_csv(run / "front.csv", FRONT_COLUMNS, rows)
+
+
+def read_front(run: Path) -> list[dict[str, str]]:
+    """The rows of front.csv as text; RunError if there is no complete front."""
+    try:
+        with (run / "front.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise RunError(
+            f"{run / 'front.csv'}: {error.strerror}; finish the run with --resume"
+        ) from None
+    if rows and any(column not in rows[0] for column in FRONT_COLUMNS):
+        raise RunError(f"{run / 'front.csv'}: columns are missing; it was written by another tool")
+    return rows
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, buffer.getvalue().encode())
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Holds the run folder for one writer; the operating system frees it when the process ends.
+
+    Raises:
+        RunError: another process holds it, or the folder cannot be made.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        file = (run / ".lock").open("a+")
+    except OSError as error:
+        raise RunError(
+            f"{run}: cannot be used as a run folder ({error.strerror}); choose another --out"
+        ) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(
+                f"{run}: another run is writing here; wait for it or choose another --out"
+            ) from None
+        yield
