@@ -8,8 +8,8 @@ operator in place is the exception, its output starts where one input that dies 
 
 `plan_memory` takes the best order (`nas.memory_order`), works in place wherever it can, and places
 the buffers by first fit. That mostly meets the liveness bound, and then nothing can be better. When
-it does not, `_improve` searches orders, in-place choices and offsets: to the end for a small graph,
-within a fixed amount of work for a large one.
+it does not, other orders, in-place choices and offsets are tried: all of them for a small graph, a
+fixed number for a large one.
 """
 
 import random
@@ -278,6 +278,8 @@ def _check_order(graph: Graph, plan: MemoryPlan) -> dict[str, int]:
 def _check_offsets(graph: Graph, plan: MemoryPlan) -> dict[str, int]:
     """Check every offset by itself; returns the byte after each tensor."""
     step, ends = plan.alignment_bytes, {}
+    if step < 1:
+        raise PlanError(f"alignment_bytes {step}: must be 1 or more; plan the graph again")
     odd = plan.offsets.keys() ^ graph.shapes.keys()
     if odd:
         raise PlanError(

@@ -190,7 +190,7 @@ def _merge(branches: list[list[Segment]]) -> list[Segment]:
 
 def _append_block(problem: Problem, segments: list[Segment], done: int, block: int) -> bool:
     """Add the best order of a block; False when it may depend on what runs between its steps."""
-    ways = []
+    ways: list[tuple[list[int], list[int]]] = []  # levels, order
     complete = True
     for order in _orders(problem, done, block):
         if len(ways) == WAYS:

@@ -167,15 +167,14 @@ class Layout:
             return []
         if max(self.load) > limit:
             return None
-        rng: random.Random | None = None
         for sequence in self._sequences():
             for _ in range(12):
                 offsets, place = self.first_fit(sequence, limit)
                 if place < 0:
                     return offsets
                 sequence.insert(place // 2, sequence.pop(place))
+        rng = random.Random(0)
         for _ in range(tries):
-            rng = rng or random.Random(0)
             offsets, place = self.first_fit(sequence, limit)
             if place < 0:
                 return offsets

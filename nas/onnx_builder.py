@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from nas.errors import UnsupportedOp
 from nas.graph import Input
 from nas.integer import IntegerModel
-from nas.numerics import pack, packed_bytes
+from nas.numerics import pack
 from nas.ops import (
     Concat,
     Conv2d,
@@ -51,7 +51,8 @@ def write(model: IntegerModel, rows: Mapping[type[Op], Row], exporter: str) -> b
         writer.scope = op.name
         row = row_of(rows, op, exporter)
         tensors[op.name] = row(writer, op, [tensors[name] for name in op.inputs])
-    return writer.finish(tensors[graph.output]).SerializeToString()
+    data: bytes = writer.finish(tensors[graph.output]).SerializeToString()
+    return data
 
 
 class OnnxWriter:
@@ -106,23 +107,23 @@ class OnnxWriter:
                 " rename the modality"
             )
         if len(declared_shape(source.shape)) == 3:
-            return self.channels_first(source.name, source.shape)
+            return self.channels_first(source.name)
         return self.from_flat(source.name, source.shape)
 
     def from_flat(self, x: str, shape: Shape) -> str:
         """Bytes in (h, w, c) order, whatever their shape, as a tensor of `shape`."""
-        if len(shape) == 3 and size(shape[:2]) > 1 and shape[2] > 1:
-            return self.channels_first(self.op("Reshape", x, self.int64(-1, *shape)), shape)
+        if _has_layout(shape):
+            return self.channels_first(self.op("Reshape", x, self.int64(-1, *shape)))
         target = (shape[2], *shape[:2]) if len(shape) == 3 else shape
         return self.op("Reshape", x, self.int64(-1, *target))
 
-    def channels_first(self, x: str, shape: Shape) -> str:
+    def channels_first(self, x: str) -> str:
         """(N, h, w, c) -> (N, c, h, w)."""
         return self.op("Transpose", x, perm=[0, 3, 1, 2])
 
     def flat(self, x: str, shape: Shape) -> str:
         """A tensor of `shape` in (h, w, c) order; the next reshape may take it from there."""
-        if len(shape) == 3 and size(shape[:2]) > 1 and shape[2] > 1:
+        if _has_layout(shape):
             return self.op("Transpose", x, perm=[0, 2, 3, 1])
         return x
 
@@ -135,9 +136,8 @@ class OnnxWriter:
         graph = self.model.graph
         self.scope = "output"
         shape = graph.shapes[graph.output]
-        last = self.op("Reshape", self.flat(output, shape), self.int64(-1, size(shape)))
+        self.op("Reshape", self.flat(output, shape), self.int64(-1, size(shape)))
         self._nodes[-1].output[0] = OUTPUT
-        assert last != OUTPUT
         inputs = [_value(i.name, declared_shape(i.shape)) for i in graph.inputs]
         outputs = [_value(OUTPUT, (size(shape),))]
         made = helper.make_graph(self._nodes, "mcu-nas", inputs, outputs, self._constants)
@@ -145,6 +145,11 @@ class OnnxWriter:
         return helper.make_model(
             made, opset_imports=[opset], ir_version=IR_VERSION, producer_name="mcu-nas"
         )
+
+
+def _has_layout(shape: Shape) -> bool:
+    """Whether the bytes of `shape` lie in another order when the channels come first."""
+    return len(shape) == 3 and size(shape[:2]) > 1 and shape[2] > 1
 
 
 def declared_shape(shape: Shape) -> Shape:

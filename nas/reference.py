@@ -293,7 +293,8 @@ def _pool(model: IntegerModel, op: Pool, rounding: Rounding) -> Step:
             total += view
         # Half away from zero, of the integers and not of the reals they stand for.
         rounded = (np.abs(total) + count // 2) // count
-        return (np.sign(total) * rounded).astype(np.int8)
+        signed: Int8 = (np.sign(total) * rounded).astype(np.int8)
+        return signed
 
     return mean if op.function == "average" else largest
 
@@ -355,38 +356,24 @@ def _mul(model: IntegerModel, op: Mul, rounding: Rounding) -> Step:
 
 
 def _concat(model: IntegerModel, op: Concat, rounding: Rounding) -> Step:
-    def step(*parts: Int8) -> Int8:
-        return np.concatenate(parts, axis=-1)
-
-    return step
+    return lambda *parts: np.concatenate(parts, axis=-1)
 
 
 def _table(model: IntegerModel, op: Table, rounding: Rounding) -> Step:
     by_byte = np.roll(model.table(op), 128)  # from the order -128..127 to that of unsigned bytes
 
-    def step(x: Int8) -> Int8:
-        looked_up: Int8 = by_byte[x.view(np.uint8)]
-        return looked_up
-
-    return step
+    return lambda x: by_byte[x.view(np.uint8)]
 
 
 def _pad(model: IntegerModel, op: Pad, rounding: Rounding) -> Step:
     top, bottom, left, right = op.padding
+    around = ((0, 0), (top, bottom), (left, right), (0, 0))
     zero = model.scales[op.name].zero_point
-
-    def step(x: Int8) -> Int8:
-        around = ((0, 0), (top, bottom), (left, right), (0, 0))
-        return np.pad(x, around, constant_values=zero)
-
-    return step
+    return lambda x: np.pad(x, around, constant_values=zero)
 
 
 def _reshape(model: IntegerModel, op: Reshape, rounding: Rounding) -> Step:
-    def step(x: Int8) -> Int8:
-        return x.reshape(len(x), *op.shape)
-
-    return step
+    return lambda x: x.reshape(len(x), *op.shape)
 
 
 KERNELS: dict[type[Op], Callable[[IntegerModel, Any, Rounding], Step]] = {

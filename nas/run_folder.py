@@ -28,10 +28,29 @@ from nas.ops import Conv2d, DepthwiseConv2d
 Status: TypeAlias = Literal["trained", "duplicate", "infeasible", "failed"]
 
 FRONT_COLUMNS = (
-    "id verified metric val_score val_low val_high test_score test_low test_high test_accuracy "
-    "arena_bytes weight_bytes ram_bytes flash_bytes latency_ms energy_uj weight_bits modalities "
-    "seeds steps trial weights_hash"
-).split()
+    "id",
+    "verified",
+    "metric",
+    "val_score",
+    "val_low",
+    "val_high",
+    "test_score",
+    "test_low",
+    "test_high",
+    "test_accuracy",
+    "arena_bytes",
+    "weight_bytes",
+    "ram_bytes",
+    "flash_bytes",
+    "latency_ms",
+    "energy_uj",
+    "weight_bits",
+    "modalities",
+    "seeds",
+    "steps",
+    "trial",
+    "weights_hash",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,16 +35,16 @@ def run_onnx(data: bytes, inputs: Mapping[str, Int8]) -> Int8:
 
 
 def run_tflm(data: bytes, inputs: Mapping[str, Int8]) -> Int8:
-    """Logits of a .tflite file in TensorFlow Lite Micro's interpreter.
-
-    That interpreter knows inputs by position: `inputs` must hold them in the graph's order.
-    """
+    """Logits of a .tflite file in TensorFlow Lite Micro's interpreter."""
     runtime = _import(
         "tflite_micro.python.tflite_micro.runtime",
         "pip install tflite-micro (its wheels exist for Linux on x86-64 only)",
     )
     interpreter = runtime.Interpreter.from_bytes(data, arena_size=_ARENA_BYTES)
-    arrays = list(inputs.values())
+    # The interpreter knows inputs by position, the file by name.
+    main = runtime.schema_fb.Model.GetRootAsModel(data, 0).Subgraphs(0)
+    names = [main.Tensors(main.Inputs(i)).Name().decode() for i in range(main.InputsLength())]
+    arrays = [inputs[name] for name in names]
     rows = []
     for n in range(len(arrays[0])):
         for i, values in enumerate(arrays):

@@ -35,7 +35,6 @@ from nas.onnx_builder import (
     write,
 )
 from nas.ops import (
-    WEIGHT_BITS,
     Add,
     Concat,
     Conv2d,
@@ -49,7 +48,7 @@ from nas.ops import (
 )
 from nas.reference import ADD_SHIFT, add_factors
 
-WEIGHT_TYPES = {8: np.uint8, 4: np.uint8, 2: np.uint8}  # bits of a weight -> how it is stored
+STORED_BITS = {8: 8, 4: 8, 2: 8}  # bits of a weight -> bits it takes; ConvInteger has no others
 
 _OFFSET = 1 << 62  # of a dividend of magnitude up to 2^62, a multiple of 2^31
 
@@ -74,8 +73,7 @@ def _rescale(writer: OnnxWriter, x: str, factors: NDArray[np.float64]) -> str:
     high = writer.op("Sub", quotient, writer.constant(np.int64(_OFFSET >> 31)))
     if not right.any():
         return high
-    divisor = np.int64(1) << right
-    return _divide(writer, high, divisor)
+    return _divide(writer, high, np.int64(1) << right)
 
 
 def _divide(writer: OnnxWriter, x: str, divisor: Int64) -> str:
@@ -111,13 +109,13 @@ def _centred(writer: OnnxWriter, op: Op, index: int, x: str) -> str:
 
 
 def _conv(writer: OnnxWriter, op: Conv2d | DepthwiseConv2d, inputs: Sequence[str]) -> str:
-    if op.weight_bits not in WEIGHT_TYPES:
+    if op.weight_bits not in STORED_BITS:
         raise UnsupportedOp(
             f"{op.name}: the integer .onnx exporter has no row for {op.weight_bits}-bit weights,"
-            f" only for {', '.join(map(str, WEIGHT_BITS))}; add one"
+            f" only for {', '.join(map(str, STORED_BITS))}; add one"
         )
     held = writer.model.weights[op.name]
-    raised = (held.values.astype(np.int16) + 128).astype(WEIGHT_TYPES[op.weight_bits])
+    raised = (held.values.astype(np.int16) + 128).astype(np.uint8)
     source = op.inputs[0]
     accumulator = writer.op(
         "ConvInteger",
@@ -135,7 +133,7 @@ def _conv(writer: OnnxWriter, op: Conv2d | DepthwiseConv2d, inputs: Sequence[str
 def _pool(writer: OnnxWriter, op: Pool, inputs: Sequence[str]) -> str:
     if op.function == "max":
         return max_pool(writer, op, inputs)
-    # A sum over windows is a convolution with ones; zero point 128 makes it that of the int8 values.
+    # A sum over windows is a convolution with ones; zero point 128 gives back the int8 values.
     channels = writer.model.graph.shapes[op.name][2]
     total = writer.op(
         "ConvInteger",

@@ -94,7 +94,7 @@ class _Writer:
         kind = schema.TensorType.INT8 if scale else schema.TensorType.INT32
         index = self._tensor(name, (1, *shape), kind)
         if scale:
-            self._quantise(index, np.array([scale.scale], np.float32), scale.zero_point, 0)
+            self.quantise(index, np.array([scale.scale], np.float32), scale.zero_point, 0)
         return index
 
     def _tensor(self, name: str, shape: Sequence[int], kind: int) -> int:
@@ -103,9 +103,8 @@ class _Writer:
         self.main.tensors.append(tensor)
         return len(self.main.tensors) - 1
 
-    def _quantise(
-        self, index: int, scales: NDArray[np.float32], zero_point: int, axis: int
-    ) -> None:
+    def quantise(self, index: int, scales: NDArray[np.float32], zero_point: int, axis: int) -> None:
+        """Gives tensor `index` one scale, or one for each place of `axis`."""
         held = schema.QuantizationParametersT()
         held.scale = scales
         held.zeroPoint = np.full(len(scales), zero_point, np.int64)
@@ -131,10 +130,10 @@ class _Writer:
             self.main.tensors[weight].type = schema.TensorType.INT4
             packed = pack(held.values, 4)[: -(-held.values.size // 2)]
             self.file.buffers[self.main.tensors[weight].buffer].data = packed
-        self._quantise(weight, held.scales, 0, axis)
+        self.quantise(weight, held.scales, 0, axis)
         bias = self.constant(f"{op.name}/bias", held.bias)
         source = np.float32(self.model.scales[op.inputs[0]].scale)
-        self._quantise(bias, source * held.scales, 0, 0)
+        self.quantise(bias, source * held.scales, 0, 0)
         return weight, bias
 
     def op(
@@ -231,7 +230,7 @@ def stored_bits(op: Conv2d | DepthwiseConv2d) -> int:
     return STORED_BITS[op.weight_bits]
 
 
-def _window(op: Conv2d | DepthwiseConv2d, kind: Any) -> dict[str, Any]:
+def _window(op: Conv2d | DepthwiseConv2d) -> dict[str, Any]:
     return {
         "padding": _PADDING[op.padding],
         "strideH": op.stride[0],
@@ -246,13 +245,13 @@ def _conv(writer: _Writer, op: Conv2d) -> None:
     version = 7 if stored_bits(op) == 4 else 3
     inputs = [writer.tensors[op.inputs[0]], *writer.weights(op, axis=0)]
     out = writer.activation(op.name)
-    writer.op("CONV_2D", version, inputs, out, "Conv2DOptions", **_window(op, None))
+    writer.op("CONV_2D", version, inputs, out, "Conv2DOptions", **_window(op))
 
 
 def _depthwise(writer: _Writer, op: DepthwiseConv2d) -> None:
     version = 7 if stored_bits(op) == 4 else 3
     inputs = [writer.tensors[op.inputs[0]], *writer.weights(op, axis=3)]
-    values = {**_window(op, None), "depthMultiplier": 1}
+    values = {**_window(op), "depthMultiplier": 1}
     out = writer.activation(op.name)
     writer.op("DEPTHWISE_CONV_2D", version, inputs, out, "DepthwiseConv2DOptions", **values)
 
@@ -308,7 +307,7 @@ def _table(writer: _Writer, op: Table) -> None:
     writer.op("ADD", 1, [wide, offset], index, "AddOptions")
     entries = writer.constant(f"{op.name}/table", writer.model.table(op))
     scale = writer.model.scales[op.name]
-    writer._quantise(entries, np.array([scale.scale], np.float32), scale.zero_point, 0)
+    writer.quantise(entries, np.array([scale.scale], np.float32), scale.zero_point, 0)
     writer.op("GATHER", 2, [entries, index], writer.activation(op.name), "GatherOptions", axis=0)
 
 

@@ -1,0 +1,151 @@
+"""A candidate's folder: the artefacts, and all that is known of it in architecture.json."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.cost import Cost
+from nas.integer import IntegerModel
+from nas.memory import MemoryPlan
+from nas.run_folder import write_atomic, write_json
+from nas.task import Modality, Task
+from nas.to_onnx import to_onnx
+from nas.to_onnx_integer import to_onnx_integer
+from nas.to_tflite import to_tflite
+
+SMALLEST_GROUP = 5  # rows below which a subject's score says nothing
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained architecture with everything that its folder holds.
+
+    Attributes:
+        document: the architecture's JSON, its space by name among the rest.
+        val_scores: of every training of this architecture, the shipped one first.
+        predicted: (n,) classes given to the test split by the shipped model.
+    """
+
+    id: str
+    document: Mapping[str, Any]
+    model: IntegerModel
+    plan: MemoryPlan
+    cost: Cost
+    val_scores: Sequence[float]
+    steps: int
+    predicted: NDArray[np.int64]
+
+
+def write_candidate(run: Path, candidate: Candidate, task: Task) -> Path:
+    """Writes candidates/<id>/ and returns it; RunError when the disk refuses."""
+    folder = run / "candidates" / candidate.id
+    model = candidate.model
+    write_atomic(folder / "model.npz", model.to_bytes())
+    write_atomic(folder / "model.tflite", to_tflite(model))
+    write_atomic(folder / "model.onnx", to_onnx(model))
+    write_atomic(folder / "model_integer.onnx", to_onnx_integer(model))
+    write_json(folder / "architecture.json", _describe(candidate, task))
+    write_atomic(folder / "README.md", _readme(candidate, task).encode())
+    return folder
+
+
+def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
+    labels = task.y[task.rows("test")]
+    confusion = np.zeros((task.classes, task.classes), int)
+    np.add.at(confusion, (labels, candidate.predicted), 1)
+    used = {source.name for source in candidate.model.graph.inputs}
+    return {
+        "id": candidate.id,
+        "space": candidate.document["space"],
+        "architecture": dict(candidate.document),
+        "graph": candidate.model.graph.to_json(),
+        "inputs": {m.name: _input(m) for m in task.modalities if m.name in used},
+        "classes": list(task.class_names),
+        "cost": candidate.cost.to_json(),
+        "plan": candidate.plan.to_json(),
+        "training": {
+            "seeds": len(candidate.val_scores),
+            "steps": candidate.steps,
+            "val_scores": list(candidate.val_scores),
+            "weights_hash": candidate.model.hash,
+        },
+        "groups": _worst_group(candidate.predicted, task),
+        "confusion": confusion.tolist(),
+    }
+
+
+def _input(modality: Modality) -> dict[str, Any]:
+    """How real values become the artefact's integers: round((x - mean) / std / scale)."""
+    return {
+        "kind": modality.kind,
+        "shape": list(modality.shape),
+        "mean": [float(v) for v in modality.mean],
+        "std": [float(v) for v in modality.std],
+        "scale": modality.input_scale,
+        "zero_point": modality.zero_point,
+    }
+
+
+def _worst_group(predicted: NDArray[np.int64], task: Task) -> dict[str, Any] | None:
+    """The subject or site of the test split with the lowest accuracy."""
+    if task.group is None:
+        return None
+    rows = task.rows("test")
+    groups, right = task.group[rows], predicted == task.y[rows]
+    scores = [
+        (float(right[groups == g].mean()), str(g), int(n))
+        for g, n in zip(*np.unique(groups, return_counts=True), strict=True)
+        if n >= SMALLEST_GROUP
+    ]
+    if not scores:
+        return None
+    score, group, count = min(scores)
+    return {"worst": {"group": group, "score": score, "rows": count}}
+
+
+def _readme(candidate: Candidate, task: Task) -> str:
+    cost = candidate.cost
+    inputs = []
+    for modality in task.modalities:
+        if modality.name in {source.name for source in candidate.model.graph.inputs}:
+            inputs.append(
+                f"- `{modality.name}`: {list(modality.shape)}, int8 ="
+                f" round((x - mean) / std / {modality.input_scale!r}), clipped to -128..127; `mean`"
+                " and `std` are in architecture.json"
+            )
+    return "\n".join(
+        [
+            f"# {candidate.id}",
+            "",
+            f"Classifies {task.name} into {', '.join(task.class_names)}.",
+            "",
+            "| file | what it is |",
+            "|---|---|",
+            "| model.tflite | int8 network for TensorFlow Lite (Micro) |",
+            "| model.onnx | the same with QuantizeLinear and DequantizeLinear |",
+            "| model_integer.onnx | the same in integers: equals the reference bit for bit |",
+            "| model.npz | the integers themselves: graph, weights, biases, scales |",
+            "| architecture.json | network, input normalisation, cost per operator, plan |",
+            "| verification.json | runtimes that ran it, inputs, differing outputs |",
+            "",
+            "Inputs, in this order:",
+            "",
+            *inputs,
+            "",
+            f"Output: {task.classes} int8 logits; the class is the index of the largest.",
+            "",
+            "| | | |",
+            "|---|---|---|",
+            f"| activation arena | {cost.arena_bytes:,} bytes | exact |",
+            f"| weights, biases, constants, tables | {cost.weight_bytes:,} bytes | exact |",
+            f"| RAM of the program | {cost.ram_bytes:,} bytes | estimated |",
+            f"| Flash of the program | {cost.flash_bytes:,} bytes | estimated |",
+            f"| latency | {cost.latency_s * 1e3:.3g} ms | modelled |",
+            f"| energy an inference | {cost.energy_j * 1e6:.3g} uJ | modelled |",
+            "",
+        ]
+    )

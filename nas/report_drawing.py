@@ -1,0 +1,188 @@
+"""Two drawings of a candidate as SVG: the network from sensors to logits, and the arena in time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nas.graph import Graph
+from nas.ops import Op, size
+from nas.report_data import Plan
+from nas.report_format import esc, kilobytes, shape
+from nas.report_words import has_relu, sensors_of, title, weight_bits
+
+BOX, TALL, GAP_X, GAP_Y = 172, 44, 26, 22
+ARENA_WIDTH, ARENA_HEIGHT, LEFT, BOTTOM, TOP = 860, 300, 62, 34, 18
+
+
+@dataclass(frozen=True)
+class Place:
+    """Left upper corner of a box."""
+
+    x: float
+    y: float
+
+
+def flow_svg(graph: Graph) -> str:
+    """Sensors at the top, the output at the bottom; a branch is a column."""
+    places = _places(graph)
+    width = max(place.x for place in places.values()) + BOX + GAP_X
+    height = max(place.y for place in places.values()) + TALL + 6
+    lines = [
+        _edge(places[name], places[op.name]) for op in graph.ops for name in dict.fromkeys(op.inputs)
+    ]
+    boxes = [_sensor_box(places[i.name], i.name, i.shape) for i in graph.inputs]
+    boxes += [_op_box(places[op.name], op, graph) for op in graph.ops]
+    return (
+        f'<svg class="flow" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
+        f'height="{height:.0f}" role="img" aria-label="The network from sensors to classes">'
+        f"{''.join(lines)}{''.join(boxes)}</svg>"
+    )
+
+
+def _places(graph: Graph) -> dict[str, Place]:
+    """Rows by the longest way from a sensor; columns by the sensors an operator sees."""
+    lane = {source.name: float(i) for i, source in enumerate(graph.inputs)}
+    sensors = sensors_of(graph)
+    rank = dict.fromkeys(lane, 0)
+    wanted = dict(lane)
+    for op in graph.ops:
+        rank[op.name] = 1 + max(rank[name] for name in op.inputs)
+        seen = sensors[op.name]
+        wanted[op.name] = sum(lane[name] for name in seen) / len(seen)
+    rows: dict[int, list[str]] = {}
+    for name in sorted(rank, key=lambda n: wanted[n]):
+        rows.setdefault(rank[name], []).append(name)
+    columns = {k: v for row in rows.values() for k, v in _spread(row, wanted).items()}
+    first = min(columns.values())
+    return {
+        name: Place(4 + (columns[name] - first) * (BOX + GAP_X), 4 + rank[name] * (TALL + GAP_Y))
+        for name in rank
+    }
+
+
+def _spread(row: list[str], wanted: Mapping[str, float]) -> dict[str, float]:
+    """Columns of one row: as wanted, but at least one apart."""
+    placed: dict[str, float] = {}
+    last = float("-inf")
+    for name in row:
+        last = placed[name] = max(wanted[name], last + 1)
+    return placed
+
+
+def _edge(start: Place, end: Place) -> str:
+    x0, y0, x1, y1 = start.x + BOX / 2, start.y + TALL, end.x + BOX / 2, end.y
+    if x0 == x1 and y1 - y0 > GAP_Y:  # passes boxes of its own column: go around them
+        side = start.x + BOX + GAP_X * 0.6
+        path = f"M{start.x + BOX} {y0 - TALL / 2} H{side:.0f} V{y1 + TALL / 2} H{end.x + BOX}"
+    elif x0 == x1:
+        path = f"M{x0} {y0} V{y1}"
+    else:
+        bend = y1 - GAP_Y
+        path = f"M{x0} {y0} V{bend} C{x0} {y1 - 6} {x1} {bend} {x1} {y1}"
+    return f'<path class="edge" d="{path}"/>'
+
+
+def _sensor_box(place: Place, name: str, form: tuple[int, ...]) -> str:
+    return _box(place, "sensor", name, f"sensor · {shape(form)}", f"sensor {name}")
+
+
+def _op_box(place: Place, op: Op, graph: Graph) -> str:
+    bits = weight_bits(op)
+    note = shape(graph.shapes[op.name]) + (" · ReLU" if has_relu(op) else "")
+    kind = "layer" if bits else "plain"
+    if op.name == graph.output:
+        kind += " output"
+    mark = ""
+    if bits:
+        x, y = place.x + BOX - 8, place.y + TALL - 10
+        mark = f'<text class="bits" x="{x}" y="{y}" text-anchor="end">{bits} bit</text>'
+    about = f"{op.name}: {graph.macs(op)} multiply-accumulates"
+    return _box(place, kind, title(op, graph), note, about) + mark
+
+
+def _box(place: Place, kind: str, head: str, note: str, about: str) -> str:
+    cut = head if len(head) <= 26 else head[:25] + "…"
+    return (
+        f'<g class="{kind}"><title>{esc(about)}</title>'
+        f'<rect x="{place.x}" y="{place.y}" width="{BOX}" height="{TALL}" rx="6"/>'
+        f'<text class="head" x="{place.x + 10}" y="{place.y + 18}">{esc(cut)}</text>'
+        f'<text class="note" x="{place.x + 10}" y="{place.y + 34}">{esc(note)}</text></g>'
+    )
+
+
+def lifetimes(graph: Graph, plan: Plan) -> dict[str, tuple[float, float]]:
+    """(from, to) of every tensor in steps: step 0 fills the inputs, step i runs the i-th operator.
+
+    An operator in place takes over from its input in the middle of its step.
+    """
+    step = {name: i for i, name in enumerate(plan.order, 1)}
+    spans = {}
+    for name in graph.shapes:
+        first = float(step.get(name, 0))
+        last = max([first, *(float(step[op.name]) for op in graph.consumers[name])]) + 1
+        spans[name] = (first, last)
+    spans[graph.output] = (spans[graph.output][0], float(len(step) + 1))
+    for op, tensor in plan.in_place.items():
+        if op in step and tensor in spans:
+            half = step[op] + 0.5
+            spans[op] = (half, spans[op][1])
+            spans[tensor] = (spans[tensor][0], half)
+    return spans
+
+
+def arena_svg(graph: Graph, plan: Plan) -> str:
+    """Every tensor as a rectangle: steps to the right, bytes upwards."""
+    arena = max(1, plan.arena_bytes)
+    across = (ARENA_WIDTH - LEFT - 10) / (len(plan.order) + 1)
+    up = (ARENA_HEIGHT - BOTTOM - TOP) / arena
+    floor = ARENA_HEIGHT - BOTTOM
+    parts = [_bytes_line(arena * share, arena, up, floor) for share in (0, 0.25, 0.5, 0.75, 1)]
+    parts += [
+        _tensor(name, span, graph, plan, across, up) for name, span in lifetimes(graph, plan).items()
+    ]
+    every = 1 + len(plan.order) // 24
+    for i, name in enumerate(("inputs", *plan.order)):
+        if i % every == 0:
+            x = LEFT + (i + 0.5) * across
+            parts.append(
+                f'<text class="tick" x="{x:.1f}" y="{floor + 15}" text-anchor="middle">'
+                f"<title>{esc(name)}</title>{i}</text>"
+            )
+    parts.append(f'<text class="tick" x="{LEFT}" y="{ARENA_HEIGHT - 4}">operator step</text>')
+    return (
+        f'<svg class="arena" viewBox="0 0 {ARENA_WIDTH} {ARENA_HEIGHT}" role="img" '
+        f'aria-label="The arena over time">{"".join(parts)}</svg>'
+    )
+
+
+def _bytes_line(at: float, arena: int, up: float, floor: float) -> str:
+    y = floor - at * up
+    kind = "grid peak" if at == arena else "grid"
+    return (
+        f'<line class="{kind}" x1="{LEFT}" x2="{ARENA_WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{kilobytes(at)}</text>'
+    )
+
+
+def _tensor(
+    name: str,
+    span: tuple[float, float],
+    graph: Graph,
+    plan: Plan,
+    across: float,
+    up: float,
+) -> str:
+    bytes_, offset = size(graph.shapes[name]), plan.offsets[name]
+    x, wide = LEFT + span[0] * across, (span[1] - span[0]) * across
+    y, tall = ARENA_HEIGHT - BOTTOM - (offset + bytes_) * up, bytes_ * up
+    inputs = {source.name for source in graph.inputs}
+    kind = "input" if name in inputs else "output" if name == graph.output else "middle"
+    about = f"{name}: {bytes_} bytes from byte {offset} on, {shape(graph.shapes[name])}"
+    label = ""
+    room = int(wide / 6.4)
+    if tall > 13 and room > 4:
+        cut = name if len(name) <= room else name[: room - 1] + "…"
+        label = f'<text x="{x + 5:.1f}" y="{y + tall / 2 + 4:.1f}">{esc(cut)}</text>'
+    return (
+        f'<g class="{kind}"><title>{esc(about)}</title><rect x="{x:.1f}" y="{y:.1f}" '
+        f'width="{wide:.1f}" height="{max(tall, 1):.1f}"/>{label}</g>'
+    )

@@ -1,0 +1,158 @@
+"""Small pieces of HTML and the way numbers are written in the report.
+
+Functions take values as they stand in the files of a run, absent ones included, and return HTML in
+which nothing from a file can act as markup. A value that is missing shows as a dash.
+"""
+
+import html
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+DASH = "–"
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+}
+VERIFIED_NAMES = {
+    "host": "verified on host",
+    "emulated": "verified on emulated chip",
+    "no": "not verified",
+}
+
+
+def esc(value: object) -> str:
+    """Text of any value as HTML; a dash for None and the empty string."""
+    return DASH if value is None or value == "" else html.escape(str(value))
+
+
+def dig(document: Any, *keys: str) -> Any:
+    """`document[key][key]...`, or None where a key or an object is missing."""
+    for key in keys:
+        if not isinstance(document, Mapping):
+            return None
+        document = document.get(key)
+    return document
+
+
+def records(value: Any) -> list[Mapping[str, Any]]:
+    """The objects of a list, and nothing for anything else."""
+    return [v for v in value if isinstance(v, Mapping)] if isinstance(value, list) else []
+
+
+def names(value: Any) -> list[str]:
+    """The texts of a list, and nothing for anything else."""
+    return [str(v) for v in value] if isinstance(value, list) else []
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def count(value: Any) -> str:
+    """A whole number with thin spaces between thousands."""
+    plain = number(value)
+    return DASH if plain is None else f"{plain:,.0f}".replace(",", "\u202f")
+
+
+def short(value: Any, unit: str = "") -> str:
+    """A number with three or four digits that count."""
+    plain = number(value)
+    if plain is None:
+        return DASH
+    digits = f"{plain:,.0f}".replace(",", "\u202f") if abs(plain) >= 1000 else f"{plain:.3g}"
+    return f"{digits}\u00a0{unit}" if unit else digits
+
+
+def percent(value: Any, digits: int = 1) -> str:
+    """A share as a percentage."""
+    plain = number(value)
+    return DASH if plain is None else f"{100 * plain:.{digits}f}\u00a0%"
+
+
+def kilobytes(value: Any) -> str:
+    """Bytes in KB of 1,024; below one KB as they are."""
+    plain = number(value)
+    if plain is None:
+        return DASH
+    return f"{plain:.0f}\u00a0B" if plain < 1024 else f"{plain / 1024:.1f}\u00a0KB"
+
+
+def interval(low: Any, high: Any) -> str:
+    """An interval of shares: `94.1 to 96.0 %`."""
+    first, last = number(low), number(high)
+    if first is None or last is None:
+        return DASH
+    return f"{100 * first:.1f} to {100 * last:.1f}\u00a0%"
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time in the two largest units that it needs."""
+    if seconds is None or seconds < 0:
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.0f}\u00a0s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes}\u00a0min"
+    return f"{minutes // 60}\u00a0h {minutes % 60}\u00a0min"
+
+
+def shape(values: Iterable[int]) -> str:
+    """`1x128x6` with multiplication signs."""
+    return "×".join(str(v) for v in values)
+
+
+def plural(n: Any, one: str, many: str | None = None) -> str:
+    """`3 candidates`; a dash stands for an unknown number."""
+    word = one if number(n) == 1 else many or f"{one}s"
+    return f"{count(n)} {word}"
+
+
+def badge(verified: str) -> str:
+    """The mark that says whether other runtimes gave the same integers."""
+    kind = "no" if verified not in ("host", "emulated") else "yes"
+    return f'<span class="badge {kind}">{esc(VERIFIED_NAMES.get(verified, verified))}</span>'
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+    """A table that scrolls sideways; heads and cells are HTML. A head that starts with `#` marks a
+    column of numbers."""
+    right = [head.startswith("#") for head in heads]
+    head = "".join(
+        f'<th scope="col"{_number(n)}>{text.removeprefix("#")}</th>'
+        for text, n in zip(heads, right, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{_number(n)}>{cell}</td>" for cell, n in zip(row, right, strict=True))
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0"><table class="{kind}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _number(right: bool) -> str:
+    return ' class="n"' if right else ""
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """A list of names and values; both are HTML."""
+    rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in pairs)
+    return f'<dl class="facts">{rows}</dl>'
+
+
+def script_json(document: Any) -> str:
+    """JSON that cannot end the script element that holds it."""
+    text = json.dumps(document, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
