@@ -25,7 +25,7 @@ OBJECTIVES = ("error", "ram", "flash", "latency")
 
 @dataclass(frozen=True)
 class Axis:
-    """One objective: its column, what a shown unit is worth, and whether the axis is logarithmic."""
+    """One objective: its column, what one shown unit is worth, and whether it is logarithmic."""
 
     column: str
     label: str
@@ -79,29 +79,31 @@ def front_figures(run: Run) -> list[dict[str, Any]]:
 
 def _front_figure(run: Run, x: Axis, y: Axis, others: Sequence[Trial]) -> dict[str, Any]:
     grey = [(_of_trial(t, x), _of_trial(t, y), _hover_trial(t)) for t in others]
-    shown = [row for row in grey if row[0] is not None and row[1] is not None]
+    shown = [(a, b, text) for a, b, text in grey if a is not None and b is not None]
     points = [(_shown(c.values[x.column], x), _shown(c.values[y.column], y))
               for c in run.candidates]  # fmt: skip
-    values = [[p[i] for p in points] + [row[i] for row in shown] for i in (0, 1)]
+    across = [p[0] for p in points] + [row[0] for row in shown]
+    up = [p[1] for p in points] + [row[1] for row in shown]
     layout: dict[str, Any] = {"shapes": [], "annotations": []}
-    for key, axis, column in (("x", x, values[0]), ("y", y, values[1])):
+    for key, axis, column in (("x", x, across), ("y", y, up)):
         budget = _shown(_budget(run.budgets, axis), axis)
         layout[f"{key}axis"] = _axis(axis, [*column, budget])
         if budget is not None:
-            _add_budget(layout, key, budget)
+            _add_budget(layout, key, budget, axis.label.rpartition(", ")[2])
     marks = ["circle" if c.verified != "no" else "circle-open" for c in run.candidates]
     front: dict[str, Any] = {
         "type": "scatter", "mode": "markers",
         "x": [p[0] for p in points], "y": [p[1] for p in points],
         "hovertext": [_hover(c, run) for c in run.candidates], "hoverinfo": "text",
-        "marker": {"color": ACCENT, "size": 9, "symbol": marks, "line": {"width": 1.5}},
+        "marker": {"color": ACCENT, "size": 9, "symbol": marks,
+                   "line": {"width": 1.5, "color": ACCENT}},
     }  # fmt: skip
     if not y.log:
         front["error_y"] = _error_bars(run.candidates, y)
     return {"kind": "front", "data": [_cloud(shown), front, _ring()], "layout": layout}
 
 
-def _cloud(rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+def _cloud(rows: Sequence[tuple[float, float, str]]) -> dict[str, Any]:
     return {
         "type": "scatter", "mode": "markers",
         "x": [row[0] for row in rows], "y": [row[1] for row in rows],
@@ -173,10 +175,10 @@ def _ticks(low: float, high: float) -> list[float]:
     return ticks or [low, high]
 
 
-def _add_budget(layout: dict[str, Any], key: str, budget: float) -> None:
+def _add_budget(layout: dict[str, Any], key: str, budget: float, unit: str) -> None:
     """A dashed line at the budget; annotations of a logarithmic axis take the logarithm."""
     line = {"color": LINE, "width": 1.2, "dash": "dash"}
-    text: dict[str, Any] = {"showarrow": False, "text": f"budget {budget:.4g}",
+    text: dict[str, Any] = {"showarrow": False, "text": f"budget {budget:.4g} {unit}",
                             "font": {"size": 11, "color": LINE}}  # fmt: skip
     if key == "x":
         shape = {"type": "line", "xref": "x", "x0": budget, "x1": budget, "yref": "paper",

@@ -14,12 +14,20 @@ from typing import Any
 from nas.errors import GraphError, RunError
 from nas.graph import Graph
 from nas.report_format import dig, number
-from nas.run_folder import read_front, read_json
+from nas.run_folder import FRONT_COLUMNS, read_front, read_json
 
 DEFAULT_LATENCY_MS = 100.0  # what hypervolume divides by when no limit was given
-COSTS = "arena_bytes weight_bytes ram_bytes flash_bytes latency_ms".split()
-OPTIONAL = "val_low val_high test_score test_low test_high test_accuracy energy_uj".split()
-PER_OP = "name kernel macs cycles weight_bytes output_bytes scratch_bytes".split()
+COSTS = ["arena_bytes", "weight_bytes", "ram_bytes", "flash_bytes", "latency_ms"]
+OPTIONAL = [
+    "val_low",
+    "val_high",
+    "test_score",
+    "test_low",
+    "test_high",
+    "test_accuracy",
+    "energy_uj",
+]
+PER_OP = ["name", "kernel", "macs", "cycles", "weight_bytes", "output_bytes", "scratch_bytes"]
 
 
 @dataclass(frozen=True)
@@ -122,10 +130,24 @@ def read_run(folder: Path) -> Run:
             "this tool that wrote it"
         )
     trials = _read_trials(folder / "trials.csv")
-    rows = read_front(folder)
+    rows = _front_rows(folder)
     candidates = tuple(_read_candidate(folder, i, row) for i, row in enumerate(rows))
     metric = rows[0]["metric"] if rows else str(manifest.get("metric") or "accuracy")
     return Run(folder, manifest, _budgets(manifest), metric, trials, candidates)
+
+
+def _front_rows(folder: Path) -> list[dict[str, str]]:
+    path = folder / "front.csv"
+    try:
+        rows = read_front(folder)
+        if not rows and not path.read_text().startswith(FRONT_COLUMNS[0]):
+            raise _torn(path, "it has no header")
+    except (ValueError, csv.Error) as error:
+        raise _torn(path, error) from None
+    for i, row in enumerate(rows, 1):
+        if any(row[column] is None for column in FRONT_COLUMNS):
+            raise _torn(path, f"row {i} is cut off")
+    return rows
 
 
 def _budgets(manifest: Mapping[str, Any]) -> Budgets:
@@ -150,7 +172,9 @@ def _torn(path: Path, what: object) -> RunError:
     return RunError(f"{path}: {what}; finish the run with --resume to write it again")
 
 
-def _number(row: Mapping[str, str | None], column: str, optional: bool = False) -> float | None:
+def _number(
+    row: Mapping[str, str | None] | Mapping[str, str], column: str, optional: bool = False
+) -> float | None:
     """The number of a cell; ValueError for a torn one."""
     cell = row.get(column)
     if cell is None:
@@ -166,7 +190,9 @@ def _number(row: Mapping[str, str | None], column: str, optional: bool = False) 
 def _read_trials(path: Path) -> tuple[Trial, ...]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)
+            if not reader.fieldnames:
+                raise ValueError("it has no header")
             return tuple(_trial(row) for row in reader)
     except OSError as error:
         raise _torn(path, error.strerror) from None
@@ -190,28 +216,25 @@ def _trial(row: Mapping[str, str | None]) -> Trial:
     )
 
 
-def _read_candidate(folder: Path, index: int, row: Mapping[str, str | None]) -> Candidate:
+def _read_candidate(folder: Path, index: int, row: Mapping[str, str]) -> Candidate:
     path = folder / "front.csv"
     try:
         values = {name: _number(row, name) for name in ("val_score", *COSTS)}
         values |= {name: _number(row, name, optional=True) for name in OPTIONAL}
     except ValueError as error:
         raise _torn(path, f"row {index + 1}: {error}") from None
-    name, bits, sensors = row.get("id"), row.get("weight_bits"), row.get("modalities")
+    name = row["id"]
     if not name or Path(name).name != name or name in (".", ".."):
         raise _torn(path, f"row {index + 1}: id {name!r} is not a plain name")
-    if bits is None or sensors is None:
-        raise _torn(path, f"row {index + 1} is cut off")
     home = folder / "candidates" / name
     document = read_json(home / "architecture.json")
     graph, per_op, plan = _parse(home / "architecture.json", document)
     proof = home / "verification.json"
     verification = read_json(proof) if proof.exists() else None
     files = tuple(sorted(p.name + "/" * p.is_dir() for p in home.iterdir() if p.name[0] != "."))
-    verified = row.get("verified") or "no"
     return Candidate(
-        index, name, verified, values, bits, sensors, graph, per_op, plan,
-        document, verification, files,
+        index, name, row["verified"] or "no", values, row["weight_bits"], row["modalities"],
+        graph, per_op, plan, document, verification, files,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from nas.graph import Graph
 from nas.ops import Op, size
 from nas.report_data import Plan
-from nas.report_format import esc, kilobytes, shape
+from nas.report_format import esc, kilobytes, plural, shape
 from nas.report_words import has_relu, sensors_of, title, weight_bits
 
 BOX, TALL, GAP_X, GAP_Y = 172, 44, 26, 22
@@ -27,7 +27,9 @@ def flow_svg(graph: Graph) -> str:
     width = max(place.x for place in places.values()) + BOX + GAP_X
     height = max(place.y for place in places.values()) + TALL + 6
     lines = [
-        _edge(places[name], places[op.name]) for op in graph.ops for name in dict.fromkeys(op.inputs)
+        _edge(places[name], places[op.name])
+        for op in graph.ops
+        for name in dict.fromkeys(op.inputs)
     ]
     boxes = [_sensor_box(places[i.name], i.name, i.shape) for i in graph.inputs]
     boxes += [_op_box(places[op.name], op, graph) for op in graph.ops]
@@ -90,7 +92,7 @@ def _op_box(place: Place, op: Op, graph: Graph) -> str:
     note = shape(graph.shapes[op.name]) + (" · ReLU" if has_relu(op) else "")
     kind = "layer" if bits else "plain"
     if op.name == graph.output:
-        kind += " output"
+        kind, note = f"{kind} output", f"{plural(size(graph.shapes[op.name]), 'logit')}"
     mark = ""
     if bits:
         x, y = place.x + BOX - 8, place.y + TALL - 10
@@ -137,7 +139,8 @@ def arena_svg(graph: Graph, plan: Plan) -> str:
     floor = ARENA_HEIGHT - BOTTOM
     parts = [_bytes_line(arena * share, arena, up, floor) for share in (0, 0.25, 0.5, 0.75, 1)]
     parts += [
-        _tensor(name, span, graph, plan, across, up) for name, span in lifetimes(graph, plan).items()
+        _tensor(name, span, graph, plan, across, up)
+        for name, span in lifetimes(graph, plan).items()
     ]
     every = 1 + len(plan.order) // 24
     for i, name in enumerate(("inputs", *plan.order)):
@@ -159,7 +162,8 @@ def _bytes_line(at: float, arena: int, up: float, floor: float) -> str:
     kind = "grid peak" if at == arena else "grid"
     return (
         f'<line class="{kind}" x1="{LEFT}" x2="{ARENA_WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{kilobytes(at)}</text>'
+        f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">'
+        f"{kilobytes(at)}</text>"
     )
 
 
@@ -178,7 +182,7 @@ def _tensor(
     kind = "input" if name in inputs else "output" if name == graph.output else "middle"
     about = f"{name}: {bytes_} bytes from byte {offset} on, {shape(graph.shapes[name])}"
     label = ""
-    room = int(wide / 6.4)
+    room = int((wide - 8) / 7.4)
     if tall > 13 and room > 4:
         cut = name if len(name) <= room else name[: room - 1] + "…"
         label = f'<text x="{x + 5:.1f}" y="{y + tall / 2 + 4:.1f}">{esc(cut)}</text>'

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-DASH = "–"
+DASH = "\u2013"
 METRIC_NAMES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -61,11 +61,11 @@ def count(value: Any) -> str:
 
 
 def short(value: Any, unit: str = "") -> str:
-    """A number with three or four digits that count."""
+    """A number with three digits that count."""
     plain = number(value)
     if plain is None:
         return DASH
-    digits = f"{plain:,.0f}".replace(",", "\u202f") if abs(plain) >= 1000 else f"{plain:.3g}"
+    digits = count(plain) if abs(plain) >= 999.5 else f"{plain:#.3g}".rstrip(".")
     return f"{digits}\u00a0{unit}" if unit else digits
 
 
@@ -83,12 +83,12 @@ def kilobytes(value: Any) -> str:
     return f"{plain:.0f}\u00a0B" if plain < 1024 else f"{plain / 1024:.1f}\u00a0KB"
 
 
-def interval(low: Any, high: Any) -> str:
+def interval(low: Any, high: Any, to: str = " to ") -> str:
     """An interval of shares: `94.1 to 96.0 %`."""
     first, last = number(low), number(high)
     if first is None or last is None:
         return DASH
-    return f"{100 * first:.1f} to {100 * last:.1f}\u00a0%"
+    return f"{100 * first:.1f}{to}{100 * last:.1f}\u00a0%"
 
 
 def duration(seconds: float | None) -> str:
@@ -105,7 +105,7 @@ def duration(seconds: float | None) -> str:
 
 def shape(values: Iterable[int]) -> str:
     """`1x128x6` with multiplication signs."""
-    return "×".join(str(v) for v in values)
+    return "\u00d7".join(str(v) for v in values)
 
 
 def plural(n: Any, one: str, many: str | None = None) -> str:
@@ -114,10 +114,11 @@ def plural(n: Any, one: str, many: str | None = None) -> str:
     return f"{count(n)} {word}"
 
 
-def badge(verified: str) -> str:
+def badge(verified: str, *, short_name: bool = False) -> str:
     """The mark that says whether other runtimes gave the same integers."""
     kind = "no" if verified not in ("host", "emulated") else "yes"
-    return f'<span class="badge {kind}">{esc(VERIFIED_NAMES.get(verified, verified))}</span>'
+    name = verified if short_name else VERIFIED_NAMES.get(verified, verified)
+    return f'<span class="badge {kind}">{esc(name)}</span>'
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from nas.graph import Graph
 from nas.ops import Shape
+from nas.task import Task
 
 SensorKind: TypeAlias = Literal["series", "image", "vector"]
 
@@ -42,6 +43,12 @@ class Problem:
 
     sensors: tuple[Sensor, ...]
     classes: int
+
+
+def problem_of(task: Task) -> Problem:
+    """What a search space may know of a task."""
+    sensors = tuple(Sensor(m.name, m.kind, m.graph_shape) for m in task.modalities)
+    return Problem(sensors, task.classes)
 
 
 class Architecture(Protocol):

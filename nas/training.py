@@ -1,10 +1,4 @@
-"""The training loop that teachers and students share: tensors in memory, no data loader.
-
-The recipe was measured on four multimodal data sets before it was written down: AdamW with a
-one-cycle schedule, weight decay on weights only, small batches, quantisation from the first step,
-the weights of the last step. Learning rate and decay were flat within seed noise over a factor of
-two.
-"""
+"""The training loop that teachers and students share: tensors in memory, no data loader."""
 
 import math
 from collections.abc import Mapping
@@ -17,34 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.numerics import Int8
+from nas.recipe import Recipe
 from nas.student import Student
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How one network is trained.
-
-    Attributes:
-        steps: optimiser steps.
-        batch_size: samples a step.
-        distil_weight: share of the teacher's divergence in the loss, 0 without a teacher.
-        temperature: of the softmax on both sides of the distillation.
-        class_weighting: weight the loss by inverse class frequency (for balanced metrics).
-        dropout: probability on the fused features.
-        label_smoothing: of the cross-entropy on labels.
-    """
-
-    steps: int
-    batch_size: int
-    distil_weight: float = 0.0
-    temperature: float = 4.0
-    class_weighting: bool = False
-    dropout: float = 0.0
-    label_smoothing: float = 0.0
-    peak_rate: float = 6e-3
-    weight_decay: float = 1e-2
-    warmup_share: float = 0.3
-    frozen_share: float = 0.2
 
 
 @dataclass(frozen=True)

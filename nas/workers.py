@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from nas.errors import DataError
 from nas.graph import Graph
 from nas.metrics import Metric
+from nas.recipe import student_recipe
 from nas.task import Task, load_task
 
 BANK_SEED = 0  # the bank is part of the task: a teacher's stored logits must fit it in every run
@@ -86,21 +87,21 @@ def _start(source: DataSource) -> None:
 
 def train_member(metric: Metric, seed: int) -> Any:
     """`teacher.Answers` of one member of the ensemble, trained in a worker."""
-    from nas import teacher
+    from nas import teacher_training
 
-    return teacher.train_member(_Worker.bench, metric, seed)
+    return teacher_training.train_member(_Worker.bench, metric, seed)
 
 
 def ask_onnx(path: str) -> Any:
     """`teacher.Answers` of the user's own model, run in a worker."""
-    from nas import teacher
+    from nas import teacher_training
 
-    return teacher.run_onnx(_Worker.bench, path)
+    return teacher_training.run_onnx(_Worker.bench, path)
 
 
 def train(training: Training) -> Any:
     """A `Trained` student, trained in a worker."""
-    from nas.evaluate import student_recipe, train_student
+    from nas.evaluate import train_student
 
     bench, teacher = _Worker.bench, None
     if training.teacher is not None:

@@ -1,0 +1,293 @@
+"""The command line: parses, loads only what a verb needs, prints errors as one line.
+
+`run_search.py` and `nas search` start a search; the other verbs read what a search left. Heavy
+libraries are imported inside the verbs, so that help answers at once.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas import __version__
+from nas.errors import NasError, UsageError
+
+if TYPE_CHECKING:
+    from nas.space import Space
+
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+DEMO_TASK, DEMO_MINUTES = "watch", 8.0
+DEMO_DEVICE = "cortex-m4-64k"
+OBJECTIVES = "error,ram,flash,latency"
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+SAMPLERS = ("tpe", "nsga2", "nsga3", "gp", "random")
+
+
+def search_main(arguments: Sequence[str] | None = None) -> int:
+    """`run_search.py`: returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="run_search.py",
+        description="Searches networks for your sensors that fit your microcontroller; without"
+        " options a demo of a few minutes.",
+        epilog="The other verbs (report, verify, estimate, tasks, devices, spaces): nas --help",
+    )
+    _add_search_options(parser)
+    return _guarded(lambda: _search(parser.parse_args(arguments)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`nas`: returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="nas", description="Neural architecture search for microcontrollers with sensors."
+    )
+    parser.add_argument("--version", action="version", version=f"nas {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    search = verbs.add_parser("search", help="start or resume a search, as run_search.py does")
+    _add_search_options(search)
+    search.set_defaults(run=_search)
+    _add_reading_verbs(verbs)
+    for name, action, summary in (
+        ("tasks", _tasks, "data sets by name"),
+        ("devices", _devices, "hardware profiles by name"),
+        ("spaces", _spaces, "search spaces by name"),
+    ):
+        verb = verbs.add_parser(name, help=summary)
+        verb.set_defaults(run=action)
+
+    def run() -> int:
+        chosen = parser.parse_args(arguments)
+        status: int = chosen.run(chosen)
+        return status
+
+    return _guarded(run)
+
+
+def _add_reading_verbs(verbs: Any) -> None:
+    report = verbs.add_parser(
+        "report", help="write report.html again", epilog="example: nas report results/demo"
+    )
+    report.add_argument("dir", type=Path, metavar="DIR", help="run folder")
+    report.set_defaults(run=_report)
+    verify = verbs.add_parser(
+        "verify",
+        help="run every candidate in every runtime and compare with the reference",
+        epilog="example: nas verify results/demo c0123456789ab",
+    )
+    verify.add_argument("dir", type=Path, metavar="DIR", help="run folder")
+    verify.add_argument("ids", nargs="*", metavar="ID", help="candidates; all without")
+    verify.add_argument("--workers", type=_positive_int, default=_cores(), metavar="W")
+    verify.set_defaults(run=_verify)
+    estimate = verbs.add_parser(
+        "estimate",
+        help="what an architecture costs on a device, per operator",
+        epilog="example: nas estimate results/demo/candidates/c0123456789ab/architecture.json"
+        " --device nrf52832-qfaa",
+    )
+    estimate.add_argument("architecture", type=Path, metavar="ARCH.json")
+    estimate.add_argument("--device", required=True, metavar="D")
+    estimate.set_defaults(run=_estimate)
+
+
+def _add_search_options(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("what to learn")
+    source = data.add_mutually_exclusive_group()
+    source.add_argument("--data", metavar="F", help="data file, .npz (format: README)")
+    source.add_argument("--task", metavar="NAME", help="named task: nas tasks")
+    data.add_argument("--modalities", metavar="A,B", help="use only these sensors")
+    data.add_argument("--metric", choices=METRICS, default="accuracy", help="score (%(default)s)")
+    data.add_argument("--teacher", metavar="MODEL.onnx", help="your own teacher instead of ours")
+    data.add_argument("--no-distil", action="store_true", help="train without a teacher")
+    target = parser.add_argument_group("what it must fit")
+    target.add_argument(
+        "--device", default=DEMO_DEVICE, metavar="D", help="name or TOML file (%(default)s)"
+    )
+    target.add_argument("--max-latency-ms", type=_positive, metavar="X")
+    target.add_argument("--max-weight-bytes", type=_positive_int, metavar="N")
+    search = parser.add_argument_group("how to search")
+    search.add_argument("--space", default="conv", metavar="S", help="nas spaces (%(default)s)")
+    search.add_argument(
+        "--objectives", default=OBJECTIVES, metavar="LIST", help="subset of %(default)s"
+    )
+    search.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="(%(default)s)")
+    search.add_argument(
+        "--trials", type=_positive_int, metavar="N", help="networks to train in all"
+    )
+    length = search.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=_positive, metavar="M", help="wall-clock of everything")
+    length.add_argument("--hours", type=_positive, metavar="H")
+    search.add_argument("--seed", type=int, default=0, metavar="N")
+    search.add_argument(
+        "--workers", type=_positive_int, default=_cores(), metavar="W", help="(%(default)s: cores)"
+    )
+    run = parser.add_argument_group("the run")
+    run.add_argument("--out", type=Path, metavar="DIR", help="run folder (results/<task>-<time>)")
+    run.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    run.add_argument("--storage", metavar="URL", help="study elsewhere than DIR/study.db")
+    run.add_argument("--no-verify", action="store_true", help="do not run the artefacts at the end")
+    run.add_argument("--quiet", action="store_true", help="no progress, for logs")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be a number above 0")
+    return value
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
+    return value
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _guarded(action: Callable[[], int]) -> int:
+    """Runs a verb; an error that is ours becomes one line on stderr and exit status 1."""
+    try:
+        return action()
+    except NasError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "stopped: all that was finished is kept; go on with the same command and --resume",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.stderr.close()
+        return 1
+
+
+def load_space(name: str) -> "Space":
+    """A search space by name; UsageError for an unknown one."""
+    from search_spaces import SPACES
+
+    if name not in SPACES:
+        raise UsageError(f"--space {name!r}: not one of {', '.join(SPACES)}")
+    return SPACES[name]
+
+
+def _search(chosen: argparse.Namespace) -> int:
+    from nas.run import Options, run_search
+
+    objectives = tuple(chosen.objectives.split(","))
+    unknown = [name for name in objectives if name not in OBJECTIVES.split(",")]
+    if unknown or "error" not in objectives or len(set(objectives)) != len(objectives):
+        raise UsageError(
+            f"--objectives {chosen.objectives}: must be different ones of {OBJECTIVES}, with error"
+        )
+    if chosen.teacher and chosen.no_distil:
+        raise UsageError("--teacher with --no-distil: a teacher that is not used; leave one out")
+    demo = chosen.data is None and chosen.task is None
+    task = DEMO_TASK if demo else chosen.task
+    limits = (chosen.minutes, chosen.hours, chosen.trials)
+    minutes = DEMO_MINUTES if demo and limits == (None,) * 3 else chosen.minutes
+    if limits == (None,) * 3 and not demo:
+        raise UsageError("no end given; add --minutes, --hours or --trials")
+    budget_s = chosen.hours * 3600 if chosen.hours else minutes * 60 if minutes else None
+    if chosen.resume and chosen.out is None:
+        raise UsageError("--resume: name the run folder with --out")
+    named = task or Path(chosen.data).stem
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    out = chosen.out or Path("results") / f"{named}-{Path(chosen.device).stem}-{stamp}"
+    options = Options(
+        task=task,
+        data=chosen.data,
+        modalities=tuple(chosen.modalities.split(",")) if chosen.modalities else None,
+        device=chosen.device,
+        space=load_space(chosen.space),
+        teacher=chosen.teacher,
+        trials=chosen.trials,
+        budget_s=budget_s,
+        objectives=objectives,
+        metric=chosen.metric,
+        max_latency_ms=chosen.max_latency_ms,
+        max_weight_bytes=chosen.max_weight_bytes,
+        sampler=chosen.sampler,
+        distil=not chosen.no_distil,
+        verify=not chosen.no_verify,
+        workers=chosen.workers,
+        storage=chosen.storage,
+        out=out,
+        seed=chosen.seed,
+        resume=chosen.resume,
+        quiet=chosen.quiet,
+    )
+    run = run_search(options)
+    from nas.tables import print_front
+
+    print_front(run)
+    return 0
+
+
+def _report(chosen: argparse.Namespace) -> int:
+    from nas.report import write_report
+
+    print(write_report(chosen.dir))
+    return 0
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    from nas.report import write_report
+    from nas.tables import print_verification
+    from nas.verify import require_equal, verify_run
+
+    results = verify_run(chosen.dir, chosen.ids, chosen.workers)
+    print_verification(results)
+    write_report(chosen.dir)
+    require_equal(results)
+    return 0
+
+
+def _estimate(chosen: argparse.Namespace) -> int:
+    from nas.budget import Budget, price
+    from nas.errors import SpaceError
+    from nas.profile import load_profile
+    from nas.run_folder import read_json
+    from nas.tables import print_cost
+
+    document = read_json(chosen.architecture)
+    document = document.get("architecture", document)
+    if "space" not in document:
+        raise SpaceError(
+            f"{chosen.architecture}: no key 'space'; give the architecture.json of a candidate"
+        )
+    architecture = load_space(document["space"]).parse(document)
+    profile = load_profile(chosen.device)
+    priced = price(architecture.lower(), profile)
+    budget = Budget(profile.ram_budget_bytes, profile.flash_budget_bytes, None, None)
+    print_cost(priced, profile, budget)
+    return 0
+
+
+def _tasks(chosen: argparse.Namespace) -> int:
+    from nas.named_tasks import TASKS
+    from nas.tables import print_table
+
+    print_table(("task", "what it is"), [(name, task.summary) for name, task in TASKS.items()])
+    return 0
+
+
+def _devices(chosen: argparse.Namespace) -> int:
+    from nas.profile import list_profiles
+    from nas.tables import print_devices
+
+    print_devices(list_profiles())
+    return 0
+
+
+def _spaces(chosen: argparse.Namespace) -> int:
+    from nas.tables import print_table
+    from search_spaces import SPACES
+
+    print_table(("space", "what it holds"), [(s.name, s.summary) for s in SPACES.values()])
+    return 0

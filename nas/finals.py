@@ -1,0 +1,146 @@
+"""The end of a search: members of the front are trained again, for longer and with more seeds.
+
+A search's scores are noisy and its best ones are flattered by having been chosen. The front that is
+exported is taken from trainings of `FINAL_FACTOR` times the search's steps, one for every member
+and a second one for as many as time allows; the better of the two on validation ships, and the
+interval counts the spread between seeds. A member that time did not reach keeps its training of the
+search, which the column `steps` of the front shows.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.integer import IntegerModel, load_integer_model
+from nas.progress import Progress, clock
+from nas.recipe import FINAL_FACTOR
+from nas.rules import Rules, front_of, training_seed
+from nas.run_folder import TrialRecord, read_json, write_atomic, write_json
+from nas.workers import Pool, Training, train
+
+SEEDS = 2
+LEDGER = "finals.json"  # trained/finals.json: "<id> <repetition>" -> val_score
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A front member and its final trainings: val_score by repetition, 1 and up."""
+
+    record: TrialRecord
+    scores: dict[int, float]
+
+    @property
+    def best(self) -> int:
+        """The repetition that ships; 0 is the search's own training."""
+        return max(self.scores, key=lambda r: (self.scores[r], -r)) if self.scores else 0
+
+    @property
+    def val_scores(self) -> list[float]:
+        """Of all final trainings, the shipped one first; the search's own where there is none."""
+        if not self.scores:
+            assert self.record.val_score is not None
+            return [self.record.val_score]
+        rest = [score for r, score in sorted(self.scores.items()) if r != self.best]
+        return [self.scores[self.best], *rest]
+
+    @property
+    def length(self) -> int:
+        """Steps of its training as a multiple of the search's."""
+        return FINAL_FACTOR if self.scores else 1
+
+
+def choose_finalists(rules: Rules, trained: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The front of the search, best score first."""
+    entries = [(r.cost, r.val_score) for r in trained if r.val_score is not None]
+    chosen = [trained[i] for i in front_of(rules, entries)]
+    return sorted(chosen, key=lambda r: -(r.val_score or 0.0))
+
+
+def train_finals(
+    rules: Rules,
+    records: Sequence[TrialRecord],
+    pool: Pool,
+    run: Path,
+    left_s: Callable[[], float],
+    progress: Progress,
+) -> list[Finalist]:
+    """Final trainings, the first of every member before the second of any, while time is left.
+
+    What an earlier session finished is taken over.
+    """
+    ledger = _Ledger(run / "trained")
+    jobs = [
+        (record, repetition)
+        for repetition in range(1, SEEDS + 1)
+        for record in records
+        if not ledger.holds(record.id, repetition)
+    ]
+    running: dict[Future[Any], tuple[TrialRecord, int]] = {}
+    total, done, slowest = len(jobs), 0, 0.0
+    while jobs or running:
+        # A training that cannot end in time is not begun.
+        while jobs and len(running) <= pool.count and left_s() > slowest:
+            record, repetition = jobs.pop(0)
+            running[pool.submit(train, _training(rules, record, repetition))] = record, repetition
+        if not running:
+            break
+        finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+        if left_s() <= 0:
+            break
+        for future in finished:
+            record, repetition = running.pop(future)
+            done += 1
+            try:
+                result = future.result()
+            except FloatingPointError:
+                continue  # diverged: the member keeps what it has
+            except BrokenProcessPool:
+                pool.replace()
+                running.clear()
+                break
+            slowest = max(slowest, result.train_s)
+            ledger.add(record.id, repetition, result.model, result.val_score)
+        progress.status(f"final trainings  {done} of {total}  {clock(left_s())} left for them")
+    return [Finalist(record, ledger.scores(record.id)) for record in records]
+
+
+def _training(rules: Rules, record: TrialRecord, repetition: int) -> Training:
+    graph = rules.space.parse(record.architecture).lower()
+    seed = training_seed(rules.seed, record.id, repetition)
+    return Training(graph, rules.metric, rules.teacher, final=True, seed=seed)
+
+
+def shipped_model(run: Path, finalist: Finalist) -> IntegerModel:
+    """The integers of the repetition that ships."""
+    return load_integer_model(_model_file(run / "trained", finalist.record.id, finalist.best))
+
+
+def _model_file(folder: Path, identity: str, repetition: int) -> Path:
+    return folder / (f"{identity}.{repetition}.npz" if repetition else f"{identity}.npz")
+
+
+class _Ledger:
+    """Scores of the final trainings whose models are on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / LEDGER
+        self._scores: dict[str, float] = read_json(self._file) if self._file.exists() else {}
+
+    def holds(self, identity: str, repetition: int) -> bool:
+        return f"{identity} {repetition}" in self._scores
+
+    def add(self, identity: str, repetition: int, model: bytes, val_score: float) -> None:
+        write_atomic(_model_file(self._folder, identity, repetition), model)
+        self._scores[f"{identity} {repetition}"] = val_score
+        write_json(self._file, self._scores)
+
+    def scores(self, identity: str) -> dict[int, float]:
+        return {
+            r: self._scores[f"{identity} {r}"]
+            for r in range(1, SEEDS + 1)
+            if self.holds(identity, r)
+        }

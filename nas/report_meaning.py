@@ -1,0 +1,144 @@
+"""The closing sections of the report: what its numbers mean, and how the run was made."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from nas.report_data import Run
+from nas.report_format import (
+    DASH,
+    METRIC_NAMES,
+    count,
+    dig,
+    duration,
+    esc,
+    facts,
+    kilobytes,
+    names,
+    number,
+    percent,
+    short,
+    table,
+)
+
+KINDS = (
+    ("Validation and test score", "measured",
+     "On the integer model: the very numbers that the exported files compute."),
+    ("Arena", "exact", "Peak of the planned activations, inputs and output included."),
+    ("Weights", "exact", "Packed weights, biases, requantisation constants and tables."),
+    ("RAM", "estimated", "Arena, scratch, statics and stack, until the program is linked."),
+    ("Flash", "estimated", "Weights and the code of the kernels used, until it is linked."),
+    ("Latency", "modelled", "Cycles of every operator by a cost table, divided by the clock."),
+    ("Energy", "modelled", "Latency times the active current times the supply voltage."),
+    ("Verified", "measured", "Other runtimes gave the same integers as the reference; the table "
+     "of each candidate says which, and on how many inputs."),
+)  # fmt: skip
+
+
+def spent(run: Run) -> str:
+    """Wall-clock time of the run, or the time of its last trial where the end is not known."""
+    try:
+        started = datetime.fromisoformat(str(run.manifest.get("started")))
+        ended = datetime.fromisoformat(str(run.manifest.get("ended")))
+        return duration((ended - started).total_seconds())
+    except (ValueError, TypeError):
+        return duration(max((t.finished_s for t in run.trials), default=None))
+
+
+def meaning(run: Run) -> str:
+    """What is measured, exact, estimated, modelled; intervals, selection, hypervolume."""
+    rows = [[esc(name), f"<b>{esc(kind)}</b>", esc(text)] for name, kind, text in KINDS]
+    notes = "".join(f"<dt>{head}</dt><dd>{body}</dd>" for head, body in _notes(run))
+    return (
+        '<section id="meaning"><h2>What the numbers mean</h2>'
+        + table(["Number", "Kind", "How it is made"], rows, "reasons")
+        + f'<dl class="explain">{notes}</dl></section>'
+    )
+
+
+def _notes(run: Run) -> list[tuple[str, str]]:
+    deviation = number(run.manifest.get("seed_deviation"))
+    seeds = (
+        f" Between trainings of one network the score varied by {percent(deviation, 2)} "
+        "(standard deviation)."
+        if deviation is not None
+        else ""
+    )
+    budgets = run.budgets
+    limit = "the limit" if budgets.latency_is_limit else "a yardstick, no limit"
+    metric = esc(METRIC_NAMES.get(run.metric, run.metric))
+    return [
+        ("Score", f"{metric}, higher is better. 1 KB is 1,024 bytes."),
+        (
+            "Intervals",
+            "90\u00a0%: they count both the finite number of rows (resampling the rows) and the "
+            f"luck of training (repeated seeds).{seeds}",
+        ),
+        (
+            "Selection",
+            "Only validation chose the networks. The test split was touched once, for the members "
+            "of this front. The best of many validation scores is flattering; trust the test.",
+        ),
+        (
+            "Hypervolume",
+            "The volume dominated by the front in error, RAM / "
+            f"{kilobytes(budgets.ram_bytes)}, Flash / {kilobytes(budgets.flash_bytes)} and latency "
+            f"/ {short(budgets.latency_ms, 'ms')} ({limit}). The reference point is 1 in each: "
+            "0 is an empty front, 1 would be no error at no cost.",
+        ),
+    ]
+
+
+def origin(run: Run) -> str:
+    """How the run was made, so that it can be made again."""
+    manifest = run.manifest
+    command = manifest.get("command")
+    words = " ".join(names(command)) if isinstance(command, list) else command
+    pairs = [
+        ("Command", f"<code>{esc(words)}</code>"),
+        ("Started", esc(manifest.get("started"))),
+        ("Ended", esc(manifest.get("ended"))),
+        ("Seed", esc(manifest.get("seed"))),
+        ("Search space", esc(manifest.get("space"))),
+        ("Sampler", esc(manifest.get("sampler"))),
+        ("Objectives", esc(", ".join(names(manifest.get("objectives"))))),
+        ("Teacher", _teacher(manifest)),
+        ("Distillation", _yes_no(manifest.get("distil"))),
+        ("Data file", esc(dig(manifest, "data", "path"))),
+        ("Data hash", f"<code>{esc(dig(manifest, 'data', 'hash'))}</code>"),
+        ("Keys not used", esc(", ".join(names(dig(manifest, "data", "ignored_keys"))))),
+        ("Device", _device(manifest)),
+        ("Versions", _versions(manifest.get("versions"))),
+    ]
+    return f'<section id="origin"><h2>How this run was made</h2>{facts(pairs)}</section>'
+
+
+def _yes_no(value: Any) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else DASH
+
+
+def _teacher(manifest: Mapping[str, Any]) -> str:
+    teacher = manifest.get("teacher")
+    if not isinstance(teacher, Mapping):
+        return DASH
+    return (
+        f"{esc(teacher.get('kind'))}, {count(teacher.get('parameters'))} parameters, validation "
+        f"{percent(teacher.get('val_score'))}, test {percent(teacher.get('test_score'))}, "
+        f"<code>{esc(str(teacher.get('hash') or '')[:16])}</code>"
+    )
+
+
+def _device(manifest: Mapping[str, Any]) -> str:
+    profile = manifest.get("profile")
+    ram, flash = dig(profile, "ram_bytes"), dig(profile, "flash_bytes")
+    kept = dig(profile, "ram_reserved_bytes"), dig(profile, "flash_reserved_bytes")
+    return (
+        f"{esc(dig(profile, 'name'))}: {kilobytes(ram)} RAM ({kilobytes(kept[0])} of it for the "
+        f"application), {kilobytes(flash)} Flash ({kilobytes(kept[1])} for the application)"
+    )
+
+
+def _versions(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return DASH
+    return ", ".join(f"{esc(name)} {esc(version)}" for name, version in value.items())

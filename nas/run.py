@@ -1,0 +1,415 @@
+"""One run from options to a verified, reported front: what `run_search.py` starts.
+
+    check everything -> teacher -> search -> final trainings -> export -> verify -> report
+
+All that can be refused is refused before the run folder is touched.
+"""
+
+import datetime
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas import metrics
+from nas.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible, price
+from nas.bundle import Candidate, write_candidate
+from nas.errors import RunError, ToolMissing, UsageError
+from nas.finals import Finalist, choose_finalists, shipped_model, train_finals
+from nas.metrics import Metric
+from nas.profile import Profile, load_profile
+from nas.progress import Progress, clock
+from nas.recipe import student_recipe
+from nas.report import write_report
+from nas.rules import OBJECTIVES, Rules, front_hypervolume, front_of
+from nas.run_folder import locked, read_json, write_front, write_json
+from nas.scoring import classify_split
+from nas.search import EXPORT_S, EXPORT_S_PER_MEMBER, Clock, Search
+from nas.space import Space, problem_of
+from nas.study import Study, default_storage, open_study
+from nas.task import Task
+from nas.teacher import MEMBERS, Answers, Teacher, average, get_teacher, teacher_hash
+from nas.verify import Verification, require_equal, verify_run
+from nas.workers import DataSource, Pool, ask_onnx, load_source, pool, train_member
+
+FORMAT = 1  # of run.json
+TEACHER_SEED = 0  # one teacher a data set, whatever the search's seed
+SAME_ON_RESUME = ("data", "profile", "space", "objectives", "metric", "distil", "seed", "limits")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says, with its units; see `run_search.py --help`."""
+
+    task: str | None
+    data: str | None
+    modalities: tuple[str, ...] | None
+    device: str
+    space: Space
+    teacher: str | None
+    trials: int | None
+    budget_s: float | None
+    objectives: tuple[str, ...]
+    metric: Metric
+    max_latency_ms: float | None
+    max_weight_bytes: int | None
+    sampler: str
+    distil: bool
+    verify: bool
+    workers: int
+    storage: str | None
+    out: Path
+    seed: int
+    resume: bool
+    quiet: bool
+
+
+def run_search(options: Options) -> Path:
+    """Runs, or resumes, a search and returns its run folder.
+
+    Raises:
+        NasError: anything that the user can mend, before any work is lost.
+        KeyboardInterrupt: Ctrl-C; all that was finished is in the folder.
+    """
+    began_s = time.monotonic()
+    check_runtimes(options)
+    task = load_source(options.task, options.data, options.modalities)
+    profile = load_profile(options.device)
+    budget = Budget(
+        profile.ram_budget_bytes,
+        profile.flash_budget_bytes,
+        options.max_latency_ms,
+        options.max_weight_bytes,
+    )
+    problem = problem_of(task)
+    check_possible(options.space, problem, profile, budget)
+    onnx = _read_teacher(options.teacher)
+    with locked(options.out), Progress(options.quiet) as progress:
+        manifest = _open_manifest(options, task, profile, budget)
+        source = DataSource(options.task, options.data, task.names, task.data_hash)
+        rules = Rules(
+            options.space,
+            problem,
+            profile,
+            budget,
+            options.objectives,
+            options.metric,
+            None,
+            options.seed,
+            options.max_latency_ms or DEFAULT_LATENCY_LIMIT_MS,
+        )
+        storage = options.storage or default_storage(options.out)
+        study = open_study(
+            storage, options.objectives, options.sampler, options.seed, options.resume
+        )
+        earlier_s = max((r.finished_s for r in study.records), default=0.0)
+        clock_ = Clock(options.budget_s, earlier_s, began_s)
+        session = _Session(options, task, rules, study, manifest, clock_, progress)
+        with pool(options.workers, source) as workers:
+            session.search(workers, onnx)
+        session.finish()
+    return options.out
+
+
+def check_runtimes(options: Options) -> None:
+    """The runtimes that the end of a run needs, before its first trial.
+
+    TFLM has wheels for Linux on x86-64 only: elsewhere its absence is told, not refused.
+    """
+    if not options.verify:
+        return
+    for module, install in (("onnxruntime", "onnxruntime"), ("ai_edge_litert", "ai-edge-litert")):
+        if importlib.util.find_spec(module) is None:
+            raise ToolMissing(
+                f"{module}: not installed, and needed to verify the front; pip install {install},"
+                " or add --no-verify"
+            )
+    if importlib.util.find_spec("tflite_micro") is None and tflm_has_wheels():
+        raise ToolMissing(
+            "tflite-micro: not installed, and needed to verify the front; pip install"
+            " 'mcu-nas[tflm]', or add --no-verify"
+        )
+
+
+def tflm_has_wheels() -> bool:
+    """Whether tflite-micro can be installed from wheels on this machine."""
+    return sys.platform == "linux" and os.uname().machine == "x86_64"
+
+
+def _read_teacher(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"--teacher {path}: {error.strerror}; give an .onnx file") from None
+
+
+def _open_manifest(
+    options: Options, task: Task, profile: Profile, budget: Budget
+) -> dict[str, Any]:
+    """run.json of a new run, or that of the run to resume, which must be the same run."""
+    path = options.out / "run.json"
+    fresh = _manifest(options, task, profile, budget)
+    if not path.exists():
+        if options.resume:
+            raise RunError(f"{options.out}: no run.json, so nothing to resume; leave out --resume")
+        if (options.out / "study.db").exists():
+            raise RunError(f"{options.out}: holds a study without run.json; choose another --out")
+        write_json(path, fresh)
+        return fresh
+    if not options.resume:
+        raise RunError(
+            f"{options.out}: holds a run already; add --resume to go on with it or choose another"
+            " --out"
+        )
+    held = read_json(path)
+    for key in SAME_ON_RESUME:
+        old, new = held.get(key), fresh[key]
+        if key in ("data", "profile") and isinstance(old, dict):
+            old, new = old.get("hash"), new["hash"]
+        if old != new:
+            raise RunError(
+                f"{options.out}: {key} is {new!r} and was {old!r} when the run began; resume with"
+                " the same, or start a new run with another --out"
+            )
+    held["command"], held["ended"] = fresh["command"], None
+    return held
+
+
+def _manifest(options: Options, task: Task, profile: Profile, budget: Budget) -> dict[str, Any]:
+    rows = {"train": len(task.rows("train")), "val": len(task.rows("val"))}
+    return {
+        "format": FORMAT,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": _now(),
+        "ended": None,
+        "versions": _versions(),
+        "seed": options.seed,
+        "data": {
+            "name": task.name,
+            "path": str(task.path.resolve()) if task.path else None,
+            "hash": task.data_hash,
+            "modalities": list(task.names),
+            "classes": list(task.class_names),
+            "rows": rows | {"test": len(task.rows("test"))},
+            "ignored_keys": list(task.ignored_keys),
+        },
+        "profile": profile.to_dict() | {"hash": profile.hash},
+        "budgets": {
+            "ram_bytes": budget.ram_bytes,
+            "flash_bytes": budget.flash_bytes,
+            "latency_ms": budget.latency_ms or DEFAULT_LATENCY_LIMIT_MS,
+            "latency_is_limit": budget.latency_ms is not None,
+            "weight_bytes": budget.weight_bytes,
+        },
+        "limits": [options.max_latency_ms, options.max_weight_bytes],
+        "space": options.space.name,
+        "sampler": options.sampler,
+        "objectives": list(options.objectives),
+        "metric": options.metric,
+        "distil": options.distil,
+        "storage": options.storage,
+        "workers": options.workers,
+        "notes": [],
+    }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    packages = ("mcu-nas", "torch", "optuna", "numpy", "onnx", "onnxruntime", "ai-edge-litert")
+    found = {"python": sys.version.split()[0]}
+    for package in (*packages, "tflite-micro"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+class _Session:
+    """The phases of one session, in the order in which they run."""
+
+    def __init__(
+        self,
+        options: Options,
+        task: Task,
+        rules: Rules,
+        study: Study,
+        manifest: dict[str, Any],
+        clock: Clock,
+        progress: Progress,
+    ) -> None:
+        self.options, self.task, self.rules, self.study = options, task, rules, study
+        self.manifest, self.clock, self.progress = manifest, clock, progress
+        self.run = options.out
+        self.finalists: list[Finalist] = []
+
+    def search(self, workers: Pool, onnx: bytes | None) -> None:
+        """Everything that needs training processes."""
+        say = self.progress.say
+        budget = self.rules.budget
+        say(
+            f"{self.task.name} on {self.rules.profile.name}: {budget.ram_bytes:,} bytes of RAM and"
+            f" {budget.flash_bytes:,} of Flash for the model"
+        )
+        teacher = self._teacher(workers, onnx)
+        if teacher is not None:
+            say(
+                f"teacher: {self.rules.metric} {teacher.val_score:.4f} on validation"
+                f" ({clock(self.clock.elapsed_s())})"
+            )
+            self.manifest["teacher"] = teacher.to_json()
+            file = teacher.file if self.options.distil else None
+            self.rules = Rules(**{**vars(self.rules), "teacher": file})
+        else:
+            self.manifest["teacher"] = {"kind": "none"}
+        write_json(self.run / "run.json", self.manifest)
+        search = Search(self.rules, self.study, workers, self.run, self.clock, self.progress)
+        search.go(self.options.trials)
+        records = choose_finalists(self.rules, search.trained)
+        if not records:
+            raise RunError(
+                f"{self.run}: no network was trained in {clock(self.clock.elapsed_s())}; give it"
+                " more --minutes and --resume"
+            )
+        say(
+            f"search: {len(search.trained)} networks trained, {len(records)} on the front"
+            f" ({clock(self.clock.elapsed_s())})"
+        )
+        spared_s = EXPORT_S + EXPORT_S_PER_MEMBER * len(records) / self.options.workers
+        self.finalists = train_finals(
+            self.rules,
+            records,
+            workers,
+            self.run,
+            lambda: self.clock.left_s() - spared_s,
+            self.progress,
+        )
+
+    def _teacher(self, workers: Pool, onnx: bytes | None) -> Teacher | None:
+        """The cached teacher of these data, or a new one; None without distillation."""
+        if not self.options.distil:
+            return None
+        path, metric = self.options.teacher, self.rules.metric
+        identity = teacher_hash(self.task, metric, TEACHER_SEED, onnx)
+
+        def ask() -> Answers:
+            if path is not None:
+                answers: Answers = workers.submit(ask_onnx, path).result()
+                return answers
+            futures = [
+                workers.submit(train_member, metric, TEACHER_SEED + i) for i in range(MEMBERS)
+            ]
+            members = []
+            for i, future in enumerate(futures):
+                gone = clock(self.clock.elapsed_s())
+                self.progress.status(f"teacher  {i} of {MEMBERS} members trained  {gone} gone")
+                members.append(future.result())
+            return average(members)
+
+        kind = "ensemble" if path is None else "onnx"
+        return get_teacher(self.task, metric, identity, kind, ask)
+
+    def finish(self) -> None:
+        """Front, export, verification, report: nothing is trained any more."""
+        self.progress.status("writing the candidates")
+        deviation = metrics.pooled_deviation([f.val_scores for f in self.finalists if f.scores])
+        entries = [(f.record.cost, f.val_scores[0]) for f in self.finalists]
+        front = [self.finalists[i] for i in front_of(self.rules, entries)]
+        rows = [self._export(finalist, deviation) for finalist in front]
+        rows.sort(key=lambda row: (-row["val_score"], row["weight_bytes"]))
+        write_front(self.run, rows)
+        self._close_manifest([(f.record.cost, f.val_scores[0]) for f in front], deviation)
+        results: list[Verification] = []
+        if self.options.verify:
+            results = verify_run(self.run, None, self.options.workers, self._verified)
+        write_report(self.run)
+        require_equal(results)
+
+    def _verified(self, result: Verification) -> None:
+        self.progress.status(f"verified {result.id}: {result.verified}")
+
+    def _close_manifest(
+        self, entries: Sequence[tuple[Any, float]], deviation: float | None
+    ) -> None:
+        counts: list[str] = [record.status for record in self.study.records]
+        statuses = ("trained", "duplicate", "infeasible", "failed")
+        notes: list[str] = []
+        if self.options.verify and importlib.util.find_spec("tflite_micro") is None:
+            notes.append("TFLM has no wheels for this platform: candidates stay unverified")
+        if deviation is None:
+            notes.append("no architecture was trained twice: intervals count the sample size only")
+        self.manifest |= {
+            "ended": _now(),
+            "elapsed_s": self.clock.elapsed_s(),
+            "trials": {status: counts.count(status) for status in statuses},
+            "hypervolume": front_hypervolume(self.rules, entries),
+            "hypervolume_reference": dict.fromkeys(OBJECTIVES, 1.0),
+            "seed_deviation": deviation,
+            "notes": notes,
+        }
+        write_json(self.run / "run.json", self.manifest)
+
+    def _export(self, finalist: Finalist, deviation: float | None) -> dict[str, Any]:
+        """Writes one candidate's folder and returns its row of the front."""
+        record, metric = finalist.record, self.rules.metric
+        model = shipped_model(self.run, finalist)
+        priced = price(model.graph, self.rules.profile)
+        predicted = {split: classify_split(self.task, model, split) for split in ("val", "test")}
+        recipe = student_recipe(len(self.task.rows("train")), False, metric, True, False)
+        steps = recipe.steps * finalist.length
+        candidate = Candidate(
+            record.id,
+            record.architecture,
+            model,
+            priced.plan,
+            priced.cost,
+            finalist.val_scores,
+            steps,
+            predicted["test"],
+        )
+        write_candidate(self.run, candidate, self.task)
+        row: dict[str, Any] = {"id": record.id, "verified": "no", "metric": metric}
+        for split, predictions in predicted.items():
+            row |= self._scores(split, predictions, finalist, deviation)
+        labels = self.task.y[self.task.rows("test")]
+        row["test_accuracy"] = float((predicted["test"] == labels).mean())
+        cost = record.cost
+        row |= {name: getattr(cost, name) for name in cost.__slots__}
+        return row | {
+            "seeds": len(finalist.scores) or 1,
+            "steps": steps,
+            "trial": record.number,
+            "weights_hash": model.hash,
+        }
+
+    def _scores(
+        self, split: Any, predicted: Any, finalist: Finalist, deviation: float | None
+    ) -> dict[str, float]:
+        """Score and 90 % interval on one split.
+
+        On validation the interval lies around the mean over seeds and is widened to hold the score:
+        the better of two seeds ships, and its score alone would promise too much.
+        """
+        labels, classes = self.task.y[self.task.rows(split)], self.task.classes
+        metric = self.rules.metric
+        value = metrics.score(metric, labels, predicted, classes)
+        sampling = metrics.sampling_error(metric, labels, predicted, classes)
+        centre = float(np.mean(finalist.val_scores)) if split == "val" else value
+        low, high = metrics.interval(centre, sampling, deviation or 0.0)
+        return {
+            f"{split}_score": value,
+            f"{split}_low": min(low, value),
+            f"{split}_high": max(high, value),
+        }

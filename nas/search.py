@@ -1,0 +1,251 @@
+"""The search: ask, price, train, tell, until time or trials are used up.
+
+The parent process owns the study and trains nothing; worker processes train and never see it. A
+trial is drawn, priced and, if it cannot fit, refused before any training; an architecture that was
+trained before takes its score over.
+"""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import Trial
+
+from nas.budget import Priced, price
+from nas.errors import RunError
+from nas.progress import Progress, clock
+from nas.recipe import FINAL_FACTOR
+from nas.rules import MOST_EXPORTED, Rules, front_hypervolume, nondominated, training_seed
+from nas.run_folder import TrialRecord, summarise, write_atomic, write_trials
+from nas.space import Architecture, architecture_id
+from nas.study import Study
+from nas.workers import Pool, Training, train
+
+MOST_IDLE_ASKS = 400  # proposals in a row without a training: the space is used up
+MOST_DEATHS = 5  # worker processes that may die before the run stops
+MOST_FINALS = 0.5  # share of a run's time that final trainings may take,
+WELCOME_FINALS = 0.33  # and up to which second seeds are planned for
+EXPORT_S = 15.0  # start of the verifying processes, report
+EXPORT_S_PER_MEMBER = 2.5
+
+
+@dataclass
+class Clock:
+    """Wall-clock of a run: when it began, when it must be done, and time of earlier sessions."""
+
+    deadline_s: float | None
+    earlier_s: float = 0.0
+    began_s: float = field(default_factory=time.monotonic)
+
+    def elapsed_s(self) -> float:
+        """Seconds of the run, earlier sessions included."""
+        return self.earlier_s + time.monotonic() - self.began_s
+
+    def left_s(self) -> float:
+        """Seconds until the deadline; infinite without one."""
+        if self.deadline_s is None:
+            return float("inf")
+        return self.deadline_s - (time.monotonic() - self.began_s)
+
+
+@dataclass
+class _Pending:
+    """A trial whose training is under way."""
+
+    trial: Trial
+    id: str
+    architecture: Architecture
+    priced: Priced
+    deaths: int = 0
+
+
+class Search:
+    """One session of a search."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        study: Study,
+        pool: Pool,
+        run: Path,
+        clock: Clock,
+        progress: Progress,
+    ) -> None:
+        self.rules, self.study, self.pool, self.run = rules, study, pool, run
+        self.clock, self.progress = clock, progress
+        self.known = {r.id: r for r in study.records if r.status in ("trained", "infeasible")}
+        self.pending: dict[Future[Any], _Pending] = {}
+        self.idle_asks = 0
+        self.deaths = 0
+        self._shown_size = -1
+        self._hypervolume = 0.0
+        self._reserved: tuple[int, float] = (-1, 0.0)
+
+    @property
+    def trained(self) -> list[TrialRecord]:
+        """Records with a score of their own, in order."""
+        return [record for record in self.study.records if record.status == "trained"]
+
+    def go(self, trials: int | None) -> None:
+        """Runs until `trials` architectures are trained in all, or the finals need the time."""
+        try:
+            while not self._done(trials):
+                while len(self.pending) <= self.pool.count and not self._enough(trials):
+                    self._propose()
+                self._collect()
+            self._drain()
+        finally:
+            for pending in self.pending.values():
+                self.study.forget(pending.trial)
+            write_trials(self.run, self.study.records)
+
+    def _enough(self, trials: int | None) -> bool:
+        """Whether no further training should begin."""
+        if self.idle_asks >= MOST_IDLE_ASKS:
+            return True
+        if trials is not None and len(self.trained) + len(self.pending) >= trials:
+            return True
+        if self.clock.deadline_s is None:
+            return False
+        trained = self.trained
+        if self._reserved[0] != len(trained):
+            seconds = reserved_s(self.rules, trained, self.pool.count, self.clock.deadline_s)
+            self._reserved = (len(trained), seconds)
+        return self.clock.left_s() < self._reserved[1]
+
+    def _done(self, trials: int | None) -> bool:
+        return self._enough(trials) and (not self.pending or self.clock.left_s() < float("inf"))
+
+    def _drain(self) -> None:
+        """Takes in what is finished or about to be; the rest would eat the finals' time."""
+        patience = min(self.clock.left_s() * 0.05, 60.0)
+        until = time.monotonic() + patience
+        while self.pending and time.monotonic() < until:
+            self._collect(until - time.monotonic())
+
+    def _propose(self) -> None:
+        """Draws trials until one has to be trained, and hands it to a worker."""
+        while self.idle_asks < MOST_IDLE_ASKS:
+            trial = self.study.ask()
+            architecture = self.rules.space.sample(trial, self.rules.problem)
+            identity = architecture_id(architecture)
+            priced = price(architecture.lower(), self.rules.profile)
+            excess = self.rules.budget.excess(priced.cost)
+            pending = _Pending(trial, identity, architecture, priced)
+            known = self.known.get(identity)
+            if max(excess.values()) > 0:
+                self._tell(pending, "infeasible", None, 0.0, self.rules.budget.refusal(priced.cost))
+            elif known is not None:
+                self._tell(pending, "duplicate", known.val_score, 0.0, "")
+            elif any(other.id == identity for other in self.pending.values()):
+                self.study.forget(trial)  # its twin is being trained
+            else:
+                self._submit(pending)
+                self.idle_asks = 0
+                return
+            self.idle_asks += 1
+
+    def _submit(self, pending: _Pending) -> None:
+        rules = self.rules
+        job = Training(
+            pending.priced.graph,
+            rules.metric,
+            rules.teacher,
+            final=False,
+            seed=training_seed(rules.seed, pending.id, 0),
+        )
+        self.pending[self.pool.submit(train, job)] = pending
+
+    def _collect(self, timeout: float | None = 1.0) -> None:
+        """Waits for a training and stores what has finished."""
+        done, _ = wait(self.pending, timeout=timeout, return_when=FIRST_COMPLETED)
+        for future in done:
+            pending = self.pending.pop(future)
+            try:
+                trained = future.result()
+            except (BrokenProcessPool, CancelledError):
+                self._revive(pending)
+                return
+            except FloatingPointError as error:
+                self._tell(pending, "failed", None, 0.0, str(error))
+            else:
+                write_atomic(self.run / "trained" / f"{pending.id}.npz", trained.model)
+                self._tell(pending, "trained", trained.val_score, trained.train_s, "")
+        self._show()
+
+    def _revive(self, pending: _Pending) -> None:
+        """A worker was killed: a new pool, and everything that was under way once more."""
+        self.deaths += 1
+        if self.deaths > MOST_DEATHS:
+            raise RunError(
+                f"{self.run}: {self.deaths} worker processes were killed, probably for memory; use"
+                " fewer --workers and --resume"
+            )
+        again = [pending, *self.pending.values()]
+        self.pending.clear()
+        self.pool.replace()
+        for lost in again:
+            self._submit(lost)
+
+    def _tell(
+        self, pending: _Pending, status: Any, score: float | None, train_s: float, reason: str
+    ) -> None:
+        priced = pending.priced
+        record = TrialRecord(
+            pending.trial.number,
+            pending.id,
+            status,
+            score,
+            summarise(priced.graph, priced.cost),
+            train_s,
+            self.clock.elapsed_s(),
+            reason,
+            pending.architecture.to_json(),
+        )
+        values = self.rules.values(record.cost, score)
+        self.study.tell(
+            pending.trial,
+            record,
+            {name: values[name] for name in self.rules.objectives},
+            self.rules.budget.excess(priced.cost),
+        )
+        if status in ("trained", "infeasible"):
+            self.known[pending.id] = record
+
+    def _show(self) -> None:
+        trained = self.trained
+        entries = [(r.cost, r.val_score) for r in trained if r.val_score is not None]
+        if len(entries) != self._shown_size and len(entries) % 5 == 1:
+            self._shown_size = len(entries)
+            self._hypervolume = front_hypervolume(self.rules, entries)
+        counts = [r.status for r in self.study.records]
+        best = max((score for _, score in entries), default=0.0)
+        left = self.clock.left_s()
+        self.progress.status(
+            f"search  {len(trained)} trained  {counts.count('infeasible')} refused"
+            f"  {counts.count('duplicate')} duplicates  best {self.rules.metric} {best:.4f}"
+            f"  hypervolume {self._hypervolume:.4f}  {clock(self.clock.elapsed_s())} gone"
+            + (f"  {clock(left)} left" if left < float("inf") else "")
+        )
+
+
+def reserved_s(rules: Rules, trained: Sequence[TrialRecord], workers: int, total_s: float) -> float:
+    """Seconds to keep for the end: final trainings of today's front, export, verification, report.
+
+    The first final training of every member comes before a second one, which may not push the
+    finals beyond a third of the time; more than half of it they never take.
+    """
+    entries = [(r.cost, r.val_score) for r in trained if r.val_score is not None]
+    seconds = [trained[i].train_s for i in nondominated(rules, entries)]
+    if not seconds:
+        return EXPORT_S
+    members = min(len(seconds), MOST_EXPORTED)
+    mean_s = sum(seconds) / len(seconds)
+    once = FINAL_FACTOR * 1.1 * (members * mean_s / workers + max(seconds))
+    twice = once + min(once, max(0.0, total_s * WELCOME_FINALS - once))
+    finals: float = min(twice, total_s * MOST_FINALS)
+    return finals + EXPORT_S + EXPORT_S_PER_MEMBER * members / workers

@@ -1,0 +1,175 @@
+"""Makes a teacher's answers: trains a member of our ensemble, or runs the user's ONNX model.
+
+Members are `Student` networks without quantisers, built from a `Graph` like every other network,
+and regularised so that they do not merely memorise the training split: augmentation, dropout,
+weight decay and label smoothing.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nas.errors import DataError
+from nas.evaluate import Bench
+from nas.graph import Graph, Input
+from nas.metrics import Metric
+from nas.numerics import Int8
+from nas.ops import Concat, Conv2d, Op, Pool, Reshape
+from nas.recipe import teacher_recipe
+from nas.space import Problem, Sensor
+from nas.student import Student
+from nas.teacher import Answers, log_softmax
+from nas.training import predict, train
+
+STEM_CHANNELS = 16
+STAGE_GROWTH = 1.5
+EMBEDDING = 32
+HIDDEN = 48
+
+
+def teacher_graph(problem: Problem) -> Graph:
+    """A wide branch per sensor, concatenated, and a hidden layer; it is trained in float."""
+    ops: list[Op] = []
+    features = [_branch(ops, sensor) for sensor in problem.sensors]
+    fused = features[0]
+    if len(features) > 1:
+        ops.append(Concat("fusion", tuple(features)))
+        fused = "fusion"
+    ops.append(_dense("hidden", fused, HIDDEN, True))
+    ops.append(_dense("output", "hidden", problem.classes, False))
+    ops.append(Reshape("logits", ("output",), (problem.classes,)))
+    return Graph(tuple(Input(s.name, s.shape) for s in problem.sensors), tuple(ops), "logits")
+
+
+def _dense(name: str, source: str, units: int, relu: bool) -> Conv2d:
+    return Conv2d(name, (source,), units, (1, 1), (1, 1), "valid", 8, relu)
+
+
+def _branch(ops: list[Op], sensor: Sensor) -> str:
+    name = sensor.name
+    if sensor.kind == "vector":
+        ops.append(_dense(f"{name}_0", name, 96, True))
+        ops.append(_dense(f"{name}_1", f"{name}_0", EMBEDDING, True))
+        return f"{name}_1"
+    height, width, _ = sensor.shape
+    source, channels = name, float(STEM_CHANNELS)
+    size = 5 if sensor.kind == "series" else 3
+    layer = 0
+    while layer < 2 or (layer < 5 and max(height, width) > 4):
+        # Short signals keep their resolution in the stem.
+        step = 2 if max(height, width) > (16 if layer == 0 else 4) else 1
+        kernel = (size if height > 1 else 1, size if width > 1 else 1)
+        stride = (step if height > 1 else 1, step if width > 1 else 1)
+        ops.append(
+            Conv2d(f"{name}_{layer}", (source,), round(channels), kernel, stride, "same", 8, True)
+        )
+        source, channels, layer = f"{name}_{layer}", channels * STAGE_GROWTH, layer + 1
+        height, width = -(-height // stride[0]), -(-width // stride[1])
+    return _readout(ops, name, source, (height, width), round(channels / STAGE_GROWTH))
+
+
+def _readout(ops: list[Op], name: str, source: str, size: tuple[int, int], channels: int) -> str:
+    """An embedding of the flattened map; a large map is pooled to a coarse grid first."""
+    cells = [min(4 if min(size) == 1 else 2, n) for n in size]
+    stride = (size[0] // cells[0], size[1] // cells[1])
+    kernel = (size[0] - (cells[0] - 1) * stride[0], size[1] - (cells[1] - 1) * stride[1])
+    if kernel != (1, 1):
+        ops.append(Pool(f"{name}_grid", (source,), "average", kernel, stride))
+        source = f"{name}_grid"
+    if cells != [1, 1]:
+        features = cells[0] * cells[1] * channels
+        ops.append(Reshape(f"{name}_flat", (source,), (1, 1, features)))
+        source = f"{name}_flat"
+    ops.append(_dense(f"{name}_embedding", source, EMBEDDING, True))
+    return f"{name}_embedding"
+
+
+def train_member(bench: Bench, metric: Metric, seed: int) -> Answers:
+    """Trains one wide float network on the whole bank and asks it everything."""
+    torch.manual_seed(seed)
+    data = bench.training
+    net = Student(teacher_graph(bench.problem), data.scales, quantised=False, dropout=0.3)
+    train(net, data, teacher_recipe(len(data.labels), metric), seed)
+
+    def ask(inputs: Mapping[str, torch.Tensor]) -> NDArray[np.float32]:
+        answers: NDArray[np.float32] = predict(net, inputs, data.scales).log_softmax(-1).numpy()
+        return answers
+
+    def tensors(inputs: Mapping[str, Int8]) -> dict[str, torch.Tensor]:
+        return {k: torch.from_numpy(v).permute(0, 3, 1, 2) for k, v in inputs.items()}
+
+    copies = range(len(next(iter(data.inputs.values()))))
+    return Answers(
+        np.stack([ask({k: v[copy] for k, v in data.inputs.items()}) for copy in copies]),
+        ask(tensors(bench.inputs["val"])),
+        ask(tensors(bench.inputs["test"])),
+        sum(p.numel() for p in net.parameters()),
+    )
+
+
+def run_onnx(bench: Bench, path: str) -> Answers:
+    """Asks the user's model, in ONNX Runtime.
+
+    Its inputs are named after modalities and take float32 real values (stored * scale + offset) in
+    the data's layout, (n, ...); its one output is (n, classes) logits or probabilities.
+
+    Raises:
+        DataError: the file or its inputs or its output do not fit.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"--teacher {path}: ONNX Runtime cannot load it ({reason})") from None
+    names = [declared.name for declared in session.get_inputs()]
+    modalities = {m.name: m for m in bench.task.modalities}
+    unknown = [name for name in names if name not in modalities]
+    if unknown:
+        raise DataError(
+            f"--teacher {path}: input {unknown[0]!r} is no modality of the data; its inputs must be"
+            f" named among {', '.join(modalities)}"
+        )
+
+    def real(name: str, integers: Int8) -> NDArray[np.float32]:
+        m = modalities[name]
+        values = integers.reshape(len(integers), *m.shape) * np.float32(m.input_scale)
+        return np.asarray(values * m.std + m.mean, np.float32)
+
+    def ask(inputs: Mapping[str, Int8]) -> NDArray[np.float32]:
+        n = len(inputs[names[0]])
+        parts = []
+        for start in range(0, n, 256):
+            feed = {name: real(name, inputs[name][start : start + 256]) for name in names}
+            parts.append(np.asarray(session.run(None, feed)[0], np.float32))
+        return _as_log_probabilities(np.concatenate(parts), (n, bench.task.classes), path)
+
+    bank = {
+        k: v.permute(0, 1, 3, 4, 2).numpy() for k, v in bench.training.inputs.items() if k in names
+    }
+    copies = range(len(bank[names[0]]))
+    return Answers(
+        np.stack([ask({k: v[copy] for k, v in bank.items()}) for copy in copies]),
+        ask(bench.inputs["val"]),
+        ask(bench.inputs["test"]),
+        0,
+    )
+
+
+def _as_log_probabilities(
+    output: NDArray[np.float32], shape: tuple[int, int], path: str
+) -> NDArray[np.float32]:
+    if output.shape != shape or not np.isfinite(output).all():
+        raise DataError(
+            f"--teacher {path}: output of shape {output.shape} must be {shape} finite logits or"
+            " probabilities"
+        )
+    if output.min() >= 0 and np.allclose(output.sum(1), 1, atol=1e-3):
+        return log_softmax(np.log(np.maximum(output, 1e-7)))
+    return log_softmax(output)

@@ -1,0 +1,262 @@
+"""Random integer models whose numbers are of a sensible size: outputs use their range."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from nas.graph import Graph, Input
+from nas.integer import IntegerModel, Scale, Weights
+from nas.numerics import Int8, weight_limit
+from nas.ops import (
+    WEIGHT_BITS,
+    Add,
+    Concat,
+    Conv2d,
+    DepthwiseConv2d,
+    Mul,
+    Op,
+    Pad,
+    Padding,
+    Pair,
+    Pool,
+    Reshape,
+    Shape,
+    Table,
+    TableFunction,
+    size,
+)
+
+Case: TypeAlias = tuple[Op, list[Shape]]  # an operator and the shapes of its inputs
+ONE, TWO = ("in0",), ("in0", "in1")
+
+
+def with_numbers(graph: Graph, rng: np.random.Generator) -> IntegerModel:
+    """Random scales, zero points, weights and biases for `graph`.
+
+    The weight scales are chosen so that an accumulator of ordinary size lands inside int8.
+    """
+    groups = graph.scale_groups
+    relu = {groups[op.name] for op in graph.ops if getattr(op, "relu", False)}
+    by_group: dict[str, Scale] = {}
+    for name in graph.shapes:
+        usual = groups[name] in relu and rng.random() < 0.7
+        zero = -128 if usual else int(rng.integers(-30, 31))
+        by_group.setdefault(groups[name], Scale(_float32(rng.uniform(0.01, 0.04)), zero))
+    scales = {name: by_group[groups[name]] for name in graph.shapes}
+    weights = {}
+    for op in graph.ops:
+        if isinstance(op, Conv2d | DepthwiseConv2d):
+            weights[op.name] = _weights(graph, op, scales, rng)
+    return IntegerModel(graph, scales, weights)
+
+
+def _float32(value: float) -> float:
+    return float(np.float32(value))
+
+
+def _weights(
+    graph: Graph,
+    op: Conv2d | DepthwiseConv2d,
+    scales: dict[str, Scale],
+    rng: np.random.Generator,
+) -> Weights:
+    shape = graph.weight_shape(op)
+    assert shape is not None
+    limit = weight_limit(op.weight_bits)
+    values = rng.integers(-limit, limit + 1, shape).astype(np.int8)
+    channels = graph.shapes[op.name][-1]
+    taps = size(shape) // channels
+    spread = 74.0 * np.sqrt(taps) * max(1.0, limit / 1.7)  # of an accumulator
+    factor = 60.0 / spread * rng.uniform(0.5, 1.5, channels)
+    source, target = scales[op.inputs[0]].scale, scales[op.name].scale
+    bias = rng.normal(0.0, spread / 2, channels).round().astype(np.int32)
+    return Weights(values, (factor * target / source).astype(np.float32), bias)
+
+
+def random_inputs(graph: Graph, count: int, rng: np.random.Generator) -> dict[str, Int8]:
+    """`count` uniform int8 inputs of each modality."""
+    return {
+        i.name: rng.integers(-128, 128, (count, *i.shape)).astype(np.int8) for i in graph.inputs
+    }
+
+
+def single(op: Op, shapes: Sequence[Shape], rng: np.random.Generator) -> IntegerModel:
+    """A model of the one operator `op`, which reads inputs named in0, in1 and so on."""
+    inputs = tuple(Input(f"in{i}", shape) for i, shape in enumerate(shapes))
+    return with_numbers(Graph(inputs, (op,), op.name), rng)
+
+
+class _Maker:
+    """Grows a random graph; `last` is the tensor that the next operator reads."""
+
+    def __init__(self, rng: np.random.Generator, inputs: tuple[Input, ...]) -> None:
+        self.rng = rng
+        self.inputs = inputs
+        self.ops: list[Op] = []
+
+    def shape(self, name: str) -> Shape:
+        return Graph(self.inputs, tuple(self.ops), name).shapes[name]
+
+    def name(self) -> str:
+        return f"t{len(self.ops)}"
+
+    def put(self, op: Op) -> str:
+        self.ops.append(op)
+        return op.name
+
+    def bits(self) -> int:
+        return int(self.rng.choice(WEIGHT_BITS))
+
+    def chance(self, share: float) -> bool:
+        return bool(self.rng.random() < share)
+
+    def pair(self, shape: Shape, most: int) -> tuple[int, int]:
+        """A window or a step that fits `shape`."""
+        high, wide = min(most, shape[0]), min(most, shape[1])
+        return int(self.rng.integers(1, high + 1)), int(self.rng.integers(1, wide + 1))
+
+    def conv(self, x: str, channels: int | None = None, kernel: int = 3) -> str:
+        shape = self.shape(x)
+        wanted = channels or int(self.rng.integers(1, 9))
+        padding: Padding = "same" if self.chance(0.5) else "valid"
+        return self.put(
+            Conv2d(
+                self.name(),
+                (x,),
+                wanted,
+                self.pair(shape, kernel),
+                self.pair(shape, 2 if kernel > 1 else 1),
+                padding,
+                self.bits(),
+                self.chance(0.5),
+            )
+        )
+
+    def depthwise(self, x: str) -> str:
+        shape = self.shape(x)
+        kernel, stride = self.pair(shape, 5), self.pair(shape, 2)
+        padding: Padding = "same" if self.chance(0.5) else "valid"
+        return self.put(
+            DepthwiseConv2d(
+                self.name(), (x,), kernel, stride, padding, self.bits(), self.chance(0.5)
+            )
+        )
+
+    def pool(self, x: str) -> str:
+        shape = self.shape(x)
+        function: Literal["average", "max"] = "average" if self.chance(0.6) else "max"
+        window, stride = self.pair(shape, 3), self.pair(shape, 2)
+        return self.put(Pool(self.name(), (x,), function, window, stride))
+
+    def table(self, x: str) -> str:
+        function = self.rng.choice(("sigmoid", "tanh", "hard_swish"))
+        return self.put(Table(self.name(), (x,), str(function)))  # type: ignore[arg-type]
+
+    def pad(self, x: str) -> str:
+        top, bottom, left, right = (int(v) for v in self.rng.integers(0, 3, 4))
+        return self.put(Pad(self.name(), (x,), (top, bottom, left, right)))
+
+    def residual(self, x: str) -> str:
+        inner = self.conv(x, self.shape(x)[2], kernel=1)
+        if self.chance(0.5):
+            return self.put(Add(self.name(), (x, inner), self.chance(0.5)))
+        return self.put(Mul(self.name(), (x, inner)))
+
+    def dense(self, x: str) -> str:
+        """A concatenation of x with something made from it."""
+        inner = self.conv(x, kernel=1)
+        return self.put(Concat(self.name(), (x, inner)))
+
+    def fold(self, x: str) -> str:
+        height, width, channels = self.shape(x)
+        return self.put(Reshape(self.name(), (x,), (width, height, channels)))
+
+
+def random_model(rng: np.random.Generator, steps: int = 4) -> IntegerModel:
+    """Two or three branches of random operators, joined, with a classifier behind."""
+    shapes: list[Shape] = [
+        (1, int(rng.integers(5, 20)), int(rng.integers(1, 7))),
+        (int(rng.integers(4, 10)), int(rng.integers(4, 10)), int(rng.integers(1, 5))),
+        (1, 1, int(rng.integers(2, 12))),
+    ]
+    chosen = shapes[: int(rng.integers(2, 4))]
+    inputs = tuple(Input(f"m{i}", shape) for i, shape in enumerate(chosen))
+    make = _Maker(rng, inputs)
+    kinds: list[Callable[[str], str]] = [make.conv, make.depthwise, make.pool, make.table]
+    kinds += [make.pad, make.residual, make.dense, make.fold]
+    ends = []
+    for source in inputs:
+        x = source.name
+        for _ in range(steps):
+            x = kinds[int(rng.integers(len(kinds)))](x)
+        whole = make.shape(x)[:2]
+        x = make.put(Pool(make.name(), (x,), "average", (whole[0], whole[1]), (1, 1)))
+        ends.append(make.conv(x, 4, kernel=1))
+    joined = make.put(Concat(make.name(), tuple(ends)))
+    logits = make.conv(joined, int(rng.integers(2, 8)), kernel=1)
+    if rng.random() < 0.5:
+        logits = make.put(Reshape(make.name(), (logits,), (make.shape(logits)[2],)))
+    return with_numbers(Graph(inputs, tuple(make.ops), logits), rng)
+
+
+_WINDOWS: tuple[tuple[Pair, Pair], ...] = (
+    ((3, 3), (1, 1)),
+    ((3, 3), (2, 2)),
+    ((1, 1), (1, 1)),
+    ((2, 5), (1, 3)),
+)
+_PADDINGS: tuple[Padding, ...] = ("same", "valid")
+_MAPS: tuple[Shape, ...] = ((7, 6, 5), (1, 13, 8), (8, 8, 17))
+
+
+def _fits(kernel: Pair, shape: Shape) -> bool:
+    return kernel[0] <= shape[0] and kernel[1] <= shape[1]
+
+
+def _windowed() -> list[Case]:
+    cases: list[Case] = []
+    for shape in _MAPS:
+        for kernel, stride in _WINDOWS:
+            for padding in _PADDINGS:
+                if padding == "valid" and not _fits(kernel, shape):
+                    continue
+                for bits in (8, 4, 2):
+                    rest: tuple[Any, ...] = (kernel, stride, padding, bits, shape[0] == 7)
+                    cases.append((Conv2d("o", ONE, 6, *rest), [shape]))
+                    cases.append((DepthwiseConv2d("o", ONE, *rest), [shape]))
+    return cases
+
+
+def _pools() -> list[Case]:
+    cases: list[Case] = []
+    functions: tuple[Literal["average", "max"], ...] = ("average", "max")
+    for function, shape in itertools.product(functions, _MAPS):
+        for kernel, stride in (*_WINDOWS, ((shape[0], shape[1]), (1, 1))):
+            if _fits(kernel, shape):
+                cases.append((Pool("o", ONE, function, kernel, stride), [shape]))
+    return cases
+
+
+def _others() -> list[Case]:
+    cases: list[Case] = [
+        (Add("o", ("in0", "in0"), False), [(7, 6, 5)]),
+        (Concat("o", ("in0", "in1", "in0")), [(1, 4, 3), (1, 4, 1)]),
+    ]
+    functions: tuple[TableFunction, ...] = ("sigmoid", "tanh", "hard_swish")
+    for shape in (*_MAPS, (1, 1, 9)):
+        cases += [(Add("o", TWO, relu), [shape, shape]) for relu in (False, True)]
+        cases.append((Mul("o", TWO), [shape, shape]))
+        cases += [(Table("o", ONE, function), [shape]) for function in functions]
+        cases += [(Pad("o", ONE, around), [shape]) for around in ((1, 2, 0, 3), (0, 0, 0, 0))]
+    for n in (2, 10, 11, 16):
+        shapes: list[Shape] = [(3, 2, 2)] * n
+        cases.append((Concat("o", tuple(f"in{i}" for i in range(n))), shapes))
+    targets: list[Shape] = [(5, 8, 3), (1, 1, 120), (1, 120, 1), (120,)]
+    cases += [(Reshape("o", ONE, target), [(6, 5, 4)]) for target in targets]
+    return cases
+
+
+# Every operator with the widths, windows, paddings and odd sizes that kernels treat apart.
+OPERATOR_CASES = _windowed() + _pools() + _others()
