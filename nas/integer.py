@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nas.errors import GraphError, RunError
 from nas.graph import Graph
 from nas.numerics import Int8, table, weight_limit
-from nas.ops import Conv2d, DepthwiseConv2d, Op, Table
+from nas.ops import Conv2d, DepthwiseConv2d, Mul, Op, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class IntegerModel:
                 raise GraphError(f"{name}: no scale; every tensor needs one")
             if self.scales[name] != self.scales[groups[name]]:
                 raise GraphError(f"{name}: scale differs from {groups[name]}, which must share it")
+            _check_scale(name, self.scales[name])
         for op in self.graph.ops:
             self._check_weights(op)
 
@@ -70,6 +71,10 @@ class IntegerModel:
         channels = self.graph.shapes[op.name][-1]
         if held is None or held.values.shape != shape or held.bias.shape != (channels,):
             raise GraphError(f"{op.name}: needs weights of shape {shape} and a bias a channel")
+        if held.values.dtype != np.int8 or held.bias.dtype != np.int32:
+            raise GraphError(
+                f"{op.name}: weights must be int8 and biases int32, as files hold them"
+            )
         limit = weight_limit(op.weight_bits)
         if np.abs(held.values.astype(np.int16)).max() > limit:
             raise GraphError(
@@ -83,8 +88,9 @@ class IntegerModel:
         source, target = self.scales[op.inputs[0]].scale, self.scales[op.name].scale
         if isinstance(op, Conv2d | DepthwiseConv2d):
             return source * self.weights[op.name].scales.astype(np.float64) / target
-        other = self.scales[op.inputs[1]].scale  # Mul
-        return np.array([source * other / target])
+        if isinstance(op, Mul):
+            return np.array([source * self.scales[op.inputs[1]].scale / target])
+        raise GraphError(f"{op.name}: {type(op).__name__} has no factor of its own")
 
     def table(self, op: Table) -> Int8:
         """The 256 entries of `op`."""
@@ -138,6 +144,13 @@ class IntegerModel:
                 for array in (held.values, held.scales, held.bias):
                     digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def _check_scale(name: str, held: Scale) -> None:
+    if not 0 < held.scale < float("inf") or float(np.float32(held.scale)) != held.scale:
+        raise GraphError(f"{name}: scale {held.scale!r} must be a positive float32 value")
+    if not -128 <= held.zero_point <= 127:
+        raise GraphError(f"{name}: zero point {held.zero_point} is not within -128..127")
 
 
 def load_integer_model(path: Path) -> IntegerModel:

@@ -283,7 +283,7 @@ def _row(candidate: Candidate) -> str:
         short(value["latency_ms"], "ms"),
         short(value["energy_uj"], "µJ"),
         f'<span class="bitlist">{esc(candidate.weight_bits).replace("/", "/<wbr>")}</span>',
-        esc(candidate.modalities).replace("+", " + "),
+        f'<span class="bitlist">{esc(candidate.modalities).replace("+", " + ")}</span>',
     ]
     keys = [
         candidate.id,

@@ -55,9 +55,9 @@ def number(value: Any) -> float | None:
 
 
 def count(value: Any) -> str:
-    """A whole number with thin spaces between thousands."""
+    """A whole number with commas between thousands."""
     plain = number(value)
-    return DASH if plain is None else f"{plain:,.0f}".replace(",", "\u202f")
+    return DASH if plain is None else f"{plain:,.0f}"
 
 
 def short(value: Any, unit: str = "") -> str:

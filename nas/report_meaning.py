@@ -17,7 +17,6 @@ from nas.report_format import (
     names,
     number,
     percent,
-    short,
     table,
 )
 
@@ -59,8 +58,8 @@ def meaning(run: Run) -> str:
 def _notes(run: Run) -> list[tuple[str, str]]:
     deviation = number(run.manifest.get("seed_deviation"))
     seeds = (
-        f" Between trainings of one network the score varied by {percent(deviation, 2)} "
-        "(standard deviation)."
+        f" Between trainings of one network the score varied by "
+        f"{100 * deviation:.2f} percentage points (standard deviation)."
         if deviation is not None
         else ""
     )
@@ -83,7 +82,7 @@ def _notes(run: Run) -> list[tuple[str, str]]:
             "Hypervolume",
             "The volume dominated by the front in error, RAM / "
             f"{kilobytes(budgets.ram_bytes)}, Flash / {kilobytes(budgets.flash_bytes)} and latency "
-            f"/ {short(budgets.latency_ms, 'ms')} ({limit}). The reference point is 1 in each: "
+            f"/ {budgets.latency_ms:g}\u00a0ms ({limit}). The reference point is 1 in each: "
             "0 is an empty front, 1 would be no error at no cost.",
         ),
     ]

@@ -56,7 +56,7 @@ def title(op: Op, graph: Graph) -> str:
         step = "" if max(op.stride) == 1 else f", step {_window(op.stride, source)}"
         return f"{kind} {_window(op.kernel, source)}{step}"
     if isinstance(op, Pool):
-        kind = "Mean" if op.function == "average" else "Maximum"
+        kind = "Mean" if op.function == "average" else "Max"
         if op.kernel == source[:2]:
             return f"{kind} of all positions"
         return f"{kind} over {_window(op.kernel, source)}"
@@ -84,7 +84,7 @@ def phrase(op: Op, graph: Graph) -> str:
     words = title(op, graph)
     words = words[0].lower() + words[1:]
     if isinstance(op, Conv2d) and not is_dense(op, graph):
-        words += f" to {plural(op.channels, 'channel')}"
+        words += f", to {plural(op.channels, 'channel')}"
     bits = weight_bits(op)
     return f"{words} ({bits} bit)" if bits else words
 
@@ -95,9 +95,9 @@ def architecture_words(graph: Graph) -> list[tuple[str, str]]:
     parts = []
     for source in graph.inputs:
         branch = [op for op in graph.ops if sensors[op.name] == {source.name}]
-        steps = ", ".join(phrase(op, graph) for op in branch) or "goes to the fusion as it is"
+        steps = "; ".join(phrase(op, graph) for op in branch) or "goes to the fusion as it is"
         parts.append((f"{source.name} ({shape(source.shape)})", steps))
     joined = [op for op in graph.ops if len(sensors[op.name]) > 1]
     if joined:
-        parts.append(("Fusion and head", ", ".join(phrase(op, graph) for op in joined)))
+        parts.append(("Fusion and head", "; ".join(phrase(op, graph) for op in joined)))
     return parts

@@ -20,6 +20,7 @@ from nas.errors import RunError, UsageError
 from nas.run_folder import TrialRecord
 
 STUDY_NAME = "nas"
+OBJECTIVES = "objectives"  # user attribute of the study: names in the order of the values
 RECORD = "record"  # the one user attribute of a trial: its TrialRecord as JSON
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
@@ -36,8 +37,8 @@ never trains what cannot fit: the baseline that others have to beat."""
 class Study:
     """A study on disk, written by one process."""
 
-    def __init__(self, study: optuna.Study) -> None:
-        self._study = study
+    def __init__(self, study: optuna.Study, objectives: tuple[str, ...]) -> None:
+        self._study, self._objectives = study, objectives
         self.records: list[TrialRecord] = []
 
     def ask(self) -> Trial:
@@ -65,8 +66,7 @@ class Study:
         if record.status == "failed":
             self._study.tell(trial, state=TrialState.FAIL)
         else:
-            names = self._study.metric_names or []
-            self._study.tell(trial, [values[name] for name in names])
+            self._study.tell(trial, [values[name] for name in self._objectives])
         self.records.append(record)
 
     def forget(self, trial: Trial) -> None:
@@ -106,15 +106,15 @@ def open_study(
             f"{storage}: the study cannot be opened ({str(error).splitlines()[0]}); restore it or"
             " start a new run with another --out"
         ) from None
-    names = study.metric_names
+    names = study.user_attrs.get(OBJECTIVES)
     if names is None:
-        study.set_metric_names(list(objectives))
+        study.set_user_attr(OBJECTIVES, list(objectives))
     elif tuple(names) != objectives:
         raise RunError(
             f"{storage}: its objectives are {', '.join(names)}; resume with the same --objectives"
         )
     study.sampler = SAMPLERS[sampler](session_seed(seed, len(trials)))
-    opened = Study(study)
+    opened = Study(study, objectives)
     for trial in trials:
         if trial.state == TrialState.RUNNING:
             study.tell(trial.number, state=TrialState.FAIL)
