@@ -26,20 +26,22 @@ def hypervolume(points: Points, reference: NDArray[np.float64]) -> float:
 
     Sweeps the last coordinate and recurses (hypervolume by slicing objectives, Knowles 2002).
     """
-    inside = points[(points < reference).all(1)]
-    if not len(inside):
+    inside = points[~(points >= reference).any(1)]  # keeps a NaN, which `front` refuses
+    return _volume(inside[front(inside)], reference)
+
+
+def _volume(points: Points, reference: NDArray[np.float64]) -> float:
+    """`hypervolume` of points that are all below the reference."""
+    if not len(points):
         return 0.0
-    inside = np.unique(inside, axis=0)
-    inside = inside[front(inside)]
-    if inside.shape[1] == 1:
-        return float(reference[0] - inside[0, 0])
-    if inside.shape[1] == 2:  # np.unique sorted by the first coordinate; the second one falls
-        widths = np.append(inside[1:, 0], reference[0]) - inside[:, 0]
-        return float((widths * (reference[1] - inside[:, 1])).sum())
-    inside = inside[np.argsort(inside[:, -1], kind="stable")]
-    depths = np.append(inside[1:, -1], reference[-1]) - inside[:, -1]
+    points = points[np.argsort(points[:, -1], kind="stable")]
+    depths = np.append(points[1:, -1], reference[-1]) - points[:, -1]
+    if points.shape[1] == 1:
+        return float(reference[0] - points[0, 0])
+    if points.shape[1] == 2:
+        return float(depths @ (reference[0] - np.minimum.accumulate(points[:, 0])))
     return sum(
-        float(depth) * hypervolume(inside[: i + 1, :-1], reference[:-1])
+        float(depth) * _volume(points[: i + 1, :-1], reference[:-1])
         for i, depth in enumerate(depths)
         if depth > 0
     )
@@ -48,10 +50,18 @@ def hypervolume(points: Points, reference: NDArray[np.float64]) -> float:
 def largest_contributions(
     points: Points, reference: NDArray[np.float64], count: int
 ) -> NDArray[np.int64]:
-    """Indexes of `count` points, ascending: those whose removal costs the most hypervolume."""
+    """Indexes of `count` points, ascending: those whose removal costs the most hypervolume.
+
+    Of equal points the first counts as if it were alone, and the others go first.
+    """
     if len(points) <= count:
         return np.arange(len(points))
-    whole = hypervolume(points, reference)
-    lost = [whole - hypervolume(np.delete(points, i, 0), reference) for i in range(len(points))]
+    lost = np.full(len(points), -1.0)
+    firsts = np.unique(points, axis=0, return_index=True)[1]
+    for i in firsts:
+        # What only this point dominates: its box less what the others dominate of it.
+        others = np.maximum(points[firsts[firsts != i]], points[i])
+        box = float(np.maximum(reference - points[i], 0.0).prod())
+        lost[i] = box - hypervolume(others, reference)
     # Stable: of equal contributions the earlier point stays.
-    return np.sort(np.argsort(-np.array(lost), kind="stable")[:count])
+    return np.sort(np.argsort(-lost, kind="stable")[:count])

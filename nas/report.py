@@ -224,6 +224,8 @@ def _front(run: Run, figures: Sequence[Any]) -> str:
         body = "<p>One objective alone has no front; see the table.</p>"
         return _section("front", "The front", body)
     others = len(other_trained(run))
+    if not run.candidates and not others:
+        return _section("front", "The front", "<p>There is nothing to draw yet.</p>")
     thinned = f" ({count(MOST_GREY)} of {count(others)} are drawn)" if others > MOST_GREY else ""
     key = (
         '<p class="key"><span><i class="dot"></i>on the front, verified</span> '

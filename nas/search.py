@@ -11,9 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from optuna.trial import Trial
+from typing import TYPE_CHECKING, Any
 
 from nas.budget import Priced, price
 from nas.errors import RunError
@@ -24,6 +22,9 @@ from nas.run_folder import TrialRecord, summarise, write_atomic, write_trials
 from nas.space import Architecture, architecture_id
 from nas.study import Study
 from nas.workers import Pool, Training, train
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
 
 MOST_IDLE_ASKS = 400  # proposals in a row without a training: the space is used up
 MOST_DEATHS = 5  # worker processes that may die before the run stops
@@ -56,7 +57,7 @@ class Clock:
 class _Pending:
     """A trial whose training is under way."""
 
-    trial: Trial
+    trial: "Trial"
     id: str
     architecture: Architecture
     priced: Priced
@@ -93,7 +94,9 @@ class Search:
     def go(self, trials: int | None) -> None:
         """Runs until `trials` architectures are trained in all, or the finals need the time."""
         try:
-            while not self._done(trials):
+            while self.pending or not self._enough(trials):
+                if self._time_is_up():
+                    break
                 while len(self.pending) <= self.pool.count and not self._enough(trials):
                     self._propose()
                 self._collect()
@@ -109,6 +112,10 @@ class Search:
             return True
         if trials is not None and len(self.trained) + len(self.pending) >= trials:
             return True
+        return self._time_is_up()
+
+    def _time_is_up(self) -> bool:
+        """Whether what is left of the time belongs to the finals and the export."""
         if self.clock.deadline_s is None:
             return False
         trained = self.trained
@@ -116,9 +123,6 @@ class Search:
             seconds = reserved_s(self.rules, trained, self.pool.count, self.clock.deadline_s)
             self._reserved = (len(trained), seconds)
         return self.clock.left_s() < self._reserved[1]
-
-    def _done(self, trials: int | None) -> bool:
-        return self._enough(trials) and (not self.pending or self.clock.left_s() < float("inf"))
 
     def _drain(self) -> None:
         """Takes in what is finished or about to be; the rest would eat the finals' time."""

@@ -5,7 +5,7 @@ fully connected layers. Dense and depthwise-separable convolutions are both in t
 at equal size on most of our data sets, not on all.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from nas.ops import Conv2d, DepthwiseConv2d, Op, Pair, Pool, Reshape, Shape, size
@@ -129,18 +129,36 @@ def _sample_conv(trial: Trial, sensor: Sensor, embedding: int | None) -> ConvBra
             ConvLayer(channels, bits, depthwise if separable == "separable" else 0, i < halvings)
         )
     units = drawn_embedding if embedding is None else embedding
-    kept = tuple(layers[:depth])
-    return ConvBranch(
+    branch = ConvBranch(
         name,
         sensor.shape,
         decimation,
         kernel,
-        downsample if any(layer.halve for layer in kept) else "stride",  # type: ignore[arg-type]
-        kept,
+        downsample,  # type: ignore[arg-type]
+        tuple(layers[:depth]),
         readout,  # type: ignore[arg-type]
         units,
         embedding_bits if units else 0,
     )
+    return _simplest(branch)
+
+
+def _simplest(branch: ConvBranch) -> ConvBranch:
+    """The first choice of each gene whose drawn one has no effect, as on a map of one position."""
+    for i, layer in enumerate(branch.layers):
+        layers = (*branch.layers[:i], replace(layer, halve=False), *branch.layers[i + 1 :])
+        branch = _if_equal(branch, replace(branch, layers=layers))
+    branch = _if_equal(branch, replace(branch, downsample="stride"))
+    branch = _if_equal(branch, replace(branch, readout="mean"))
+    return _if_equal(branch, replace(branch, kernel=KERNELS[0]))
+
+
+def _if_equal(branch: ConvBranch, simpler: ConvBranch) -> ConvBranch:
+    """`simpler` if it is the same network."""
+    ops: tuple[list[Op], list[Op]] = ([], [])
+    _lower(ops[0], branch)
+    _lower(ops[1], simpler)
+    return simpler if ops[0] == ops[1] else branch
 
 
 def branch_features(branch: Branch) -> int:

@@ -7,7 +7,7 @@ sensor that tells nothing can be turned down sample by sample.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from nas.errors import SpaceError
 from nas.graph import Graph, Input
@@ -18,6 +18,8 @@ from search_spaces.convolutional import (
     ConvBranch,
     ConvLayer,
     DenseLayer,
+    Downsample,
+    Readout,
     VectorBranch,
     branch_features,
     choose,
@@ -116,13 +118,16 @@ def parse(document: Mapping[str, Any]) -> MultimodalStudent:
     """Reads what `to_json` wrote.
 
     Raises:
-        SpaceError: an unknown or missing key.
+        SpaceError: an unknown or missing key, another space, an unknown fusion or readout.
     """
     try:
+        _known(document, "space", ("conv",))
+        alone = len(document["branches"]) == 1
+        _known(document, "fusion", ("none",) if alone else get_args(Fusion)[1:])
         values = {k: v for k, v in document.items() if k not in ("space", "branches")}
         branches = tuple(_parse_branch(b) for b in document["branches"])
         return MultimodalStudent(branches=branches, **values)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise SpaceError(
             f"not an architecture of the space 'conv': {error}; see architecture.json of a run"
         ) from None
@@ -131,10 +136,16 @@ def parse(document: Mapping[str, Any]) -> MultimodalStudent:
 def _parse_branch(document: Mapping[str, Any]) -> Branch:
     values = {k: v for k, v in document.items() if k not in ("branch", "layers", "shape")}
     shape = tuple(document["shape"])
+    _known(document, "branch", ("conv", "vector"))
     if document["branch"] == "conv":
+        _known(document, "downsample", get_args(Downsample))
+        _known(document, "readout", get_args(Readout))
         layers = tuple(ConvLayer(**layer) for layer in document["layers"])
         return ConvBranch(shape=shape, layers=layers, **values)
-    if document["branch"] == "vector":
-        units = tuple(DenseLayer(**layer) for layer in document["layers"])
-        return VectorBranch(shape=shape, layers=units, **values)
-    raise SpaceError(f"branch {document['branch']!r} is not 'conv' or 'vector'")
+    units = tuple(DenseLayer(**layer) for layer in document["layers"])
+    return VectorBranch(shape=shape, layers=units, **values)
+
+
+def _known(document: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> None:
+    if document[key] not in choices:
+        raise SpaceError(f"{key} {document[key]!r} is not one of {', '.join(choices)}")

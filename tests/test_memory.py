@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from brute_memory import Brute, units
-from random_graphs import random_graph, random_multimodal
+from random_graphs import Builder, random_graph, random_multimodal
 
 import nas.memory as memory
 from nas.errors import PlanError
@@ -156,6 +156,34 @@ def test_order_of_trees_is_the_best() -> None:
         order, peak = best_order(problem)
         assert order_peak(problem, order) == peak
         assert next(orders_below(problem, peak), None) is None
+
+
+def branches_with_blocks(rng: random.Random, parallel: float) -> Graph:
+    """Branches of convolutions of drawn widths, with parallel paths inside, that are added up.
+
+    The sums are in place, so that the worst moment lies inside the branches.
+    """
+    builder = Builder(rng)
+    shared, ends = rng.randint(1, 60), []
+    for _ in range(rng.randint(2, 4)):
+        at = builder.input((1, 1, rng.randint(1, 20)))
+        for _ in range(rng.randint(0, 2)):
+            if rng.random() < parallel:
+                width = rng.randint(1, 60)
+                inner = builder.conv(at, rng.randint(1, 60))
+                at = builder.add(Mul, builder.conv(inner, width), builder.conv(at, width))
+            at = builder.conv(at, rng.randint(1, 99))
+        ends.append(builder.conv(at, shared))
+    while len(ends) > 1:
+        ends.insert(0, builder.add(Mul, ends.pop(), ends.pop()))
+    return builder.graph(ends[0])
+
+
+@pytest.mark.parametrize(("parallel", "count"), [(0.0, 300), (0.3, 150)], ids=["trees", "blocks"])
+def test_order_of_branches_is_the_best(parallel: float, count: int) -> None:
+    for seed in range(count):
+        graph = branches_with_blocks(random.Random(seed), parallel)
+        assert best_order(problem_of(graph, 1))[1] == Brute(graph, 1).live_bound()
 
 
 # What check_plan must catch: (what is broken, the new fields, the words of the error).
