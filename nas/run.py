@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from nas.finals import Finalist, choose_finalists, shipped_model, train_finals
 from nas.metrics import Metric
 from nas.profile import Profile, load_profile
 from nas.progress import Progress, clock
-from nas.recipe import student_recipe
+from nas.recipe import student_steps
 from nas.report import write_report
 from nas.rules import OBJECTIVES, Rules, front_hypervolume, front_of
 from nas.run_folder import locked, read_json, write_front, write_json
@@ -270,8 +270,7 @@ class _Session:
                 f" ({clock(self.clock.elapsed_s())})"
             )
             self.manifest["teacher"] = teacher.to_json()
-            file = teacher.file if self.options.distil else None
-            self.rules = Rules(**{**vars(self.rules), "teacher": file})
+            self.rules = replace(self.rules, teacher=teacher.file)
         else:
             self.manifest["teacher"] = {"kind": "none"}
         write_json(self.run / "run.json", self.manifest)
@@ -367,8 +366,7 @@ class _Session:
         model = shipped_model(self.run, finalist)
         priced = price(model.graph, self.rules.profile)
         predicted = {split: classify_split(self.task, model, split) for split in ("val", "test")}
-        recipe = student_recipe(len(self.task.rows("train")), False, metric, True, False)
-        steps = recipe.steps * finalist.length
+        steps = student_steps(len(self.task.rows("train"))) * finalist.length
         candidate = Candidate(
             record.id,
             record.architecture,

@@ -12,7 +12,7 @@ import nas.memory as memory
 from nas.errors import PlanError
 from nas.graph import Graph, Input
 from nas.memory import Buffer, MemoryPlan, check_plan, liveness, plan_memory
-from nas.memory_order import best_order, order_peak, orders_below, problem_of
+from nas.memory_order import _never_above, best_order, order_peak, orders_below, problem_of
 from nas.ops import Add, Concat, Conv2d, Mul, Op, Pad, Pool, Reshape, Table, size
 
 
@@ -179,11 +179,18 @@ def branches_with_blocks(rng: random.Random, parallel: float) -> Graph:
     return builder.graph(ends[0])
 
 
-@pytest.mark.parametrize(("parallel", "count"), [(0.0, 300), (0.3, 150)], ids=["trees", "blocks"])
+@pytest.mark.parametrize(("parallel", "count"), [(0.0, 1000), (0.3, 700)], ids=["trees", "blocks"])
 def test_order_of_branches_is_the_best(parallel: float, count: int) -> None:
     for seed in range(count):
         graph = branches_with_blocks(random.Random(seed), parallel)
         assert best_order(problem_of(graph, 1))[1] == Brute(graph, 1).live_bound()
+
+
+def test_a_block_order_that_is_never_above_another() -> None:
+    assert _never_above([0, 5, 1, 4, 2], [0, 6, 2])
+    assert not _never_above([0, 7, 2], [0, 6, 2])
+    # The second can rest at 1 between its hills, where the first has no valley that low.
+    assert not _never_above([0, 3, 2, 6, 2], [0, 5, 1, 5, 2])
 
 
 # What check_plan must catch: (what is broken, the new fields, the words of the error).
