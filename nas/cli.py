@@ -177,7 +177,8 @@ def load_space(name: str) -> "Space":
 
 
 def _search(chosen: argparse.Namespace) -> int:
-    from nas.run import Options, run_search
+    from nas.manifest import Options
+    from nas.run import run_search
 
     objectives = tuple(chosen.objectives.split(","))
     unknown = [name for name in objectives if name not in OBJECTIVES.split(",")]

@@ -5,14 +5,12 @@
 All that can be refused is refused before the run folder is touched.
 """
 
-import datetime
-import importlib.metadata
 import importlib.util
 import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,52 +21,23 @@ from nas.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible, price
 from nas.bundle import Candidate, write_candidate
 from nas.errors import RunError, ToolMissing, UsageError
 from nas.finals import Finalist, choose_finalists, shipped_model, train_finals
-from nas.metrics import Metric
-from nas.profile import Profile, load_profile
+from nas.manifest import Options, now, open_manifest
+from nas.profile import load_profile
 from nas.progress import Progress, clock
 from nas.recipe import student_steps
 from nas.report import write_report
 from nas.rules import OBJECTIVES, Rules, front_hypervolume, front_of
-from nas.run_folder import locked, read_json, write_front, write_json
+from nas.run_folder import locked, write_front, write_json
 from nas.scoring import classify_split
 from nas.search import EXPORT_S, EXPORT_S_PER_MEMBER, Clock, Search
-from nas.space import Space, problem_of
+from nas.space import problem_of
 from nas.study import Study, default_storage, open_study
 from nas.task import Task
 from nas.teacher import MEMBERS, Answers, Teacher, average, get_teacher, teacher_hash
 from nas.verify import Verification, require_equal, verify_run
 from nas.workers import DataSource, Pool, ask_onnx, load_source, pool, train_member
 
-FORMAT = 1  # of run.json
 TEACHER_SEED = 0  # one teacher a data set, whatever the search's seed
-SAME_ON_RESUME = ("data", "profile", "space", "objectives", "metric", "distil", "seed", "limits")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line says, with its units; see `run_search.py --help`."""
-
-    task: str | None
-    data: str | None
-    modalities: tuple[str, ...] | None
-    device: str
-    space: Space
-    teacher: str | None
-    trials: int | None
-    budget_s: float | None
-    objectives: tuple[str, ...]
-    metric: Metric
-    max_latency_ms: float | None
-    max_weight_bytes: int | None
-    sampler: str
-    distil: bool
-    verify: bool
-    workers: int
-    storage: str | None
-    out: Path
-    seed: int
-    resume: bool
-    quiet: bool
 
 
 def run_search(options: Options) -> Path:
@@ -92,7 +61,7 @@ def run_search(options: Options) -> Path:
     check_possible(options.space, problem, profile, budget)
     onnx = _read_teacher(options.teacher)
     with locked(options.out), Progress(options.quiet) as progress:
-        manifest = _open_manifest(options, task, profile, budget)
+        manifest = open_manifest(options, task, profile, budget)
         source = DataSource(options.task, options.data, task.names, task.data_hash)
         rules = Rules(
             options.space,
@@ -150,91 +119,6 @@ def _read_teacher(path: str | None) -> bytes | None:
         return Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"--teacher {path}: {error.strerror}; give an .onnx file") from None
-
-
-def _open_manifest(
-    options: Options, task: Task, profile: Profile, budget: Budget
-) -> dict[str, Any]:
-    """run.json of a new run, or that of the run to resume, which must be the same run."""
-    path = options.out / "run.json"
-    fresh = _manifest(options, task, profile, budget)
-    if not path.exists():
-        if options.resume:
-            raise RunError(f"{options.out}: no run.json, so nothing to resume; leave out --resume")
-        if (options.out / "study.db").exists():
-            raise RunError(f"{options.out}: holds a study without run.json; choose another --out")
-        write_json(path, fresh)
-        return fresh
-    if not options.resume:
-        raise RunError(
-            f"{options.out}: holds a run already; add --resume to go on with it or choose another"
-            " --out"
-        )
-    held = read_json(path)
-    for key in SAME_ON_RESUME:
-        old, new = held.get(key), fresh[key]
-        if key in ("data", "profile") and isinstance(old, dict):
-            old, new = old.get("hash"), new["hash"]
-        if old != new:
-            raise RunError(
-                f"{options.out}: {key} is {new!r} and was {old!r} when the run began; resume with"
-                " the same, or start a new run with another --out"
-            )
-    held["command"], held["ended"] = fresh["command"], None
-    return held
-
-
-def _manifest(options: Options, task: Task, profile: Profile, budget: Budget) -> dict[str, Any]:
-    rows = {"train": len(task.rows("train")), "val": len(task.rows("val"))}
-    return {
-        "format": FORMAT,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "started": _now(),
-        "ended": None,
-        "versions": _versions(),
-        "seed": options.seed,
-        "data": {
-            "name": task.name,
-            "path": str(task.path.resolve()) if task.path else None,
-            "hash": task.data_hash,
-            "modalities": list(task.names),
-            "classes": list(task.class_names),
-            "rows": rows | {"test": len(task.rows("test"))},
-            "ignored_keys": list(task.ignored_keys),
-        },
-        "profile": profile.to_dict() | {"hash": profile.hash},
-        "budgets": {
-            "ram_bytes": budget.ram_bytes,
-            "flash_bytes": budget.flash_bytes,
-            "latency_ms": budget.latency_ms or DEFAULT_LATENCY_LIMIT_MS,
-            "latency_is_limit": budget.latency_ms is not None,
-            "weight_bytes": budget.weight_bytes,
-        },
-        "limits": [options.max_latency_ms, options.max_weight_bytes],
-        "space": options.space.name,
-        "sampler": options.sampler,
-        "objectives": list(options.objectives),
-        "metric": options.metric,
-        "distil": options.distil,
-        "storage": options.storage,
-        "workers": options.workers,
-        "notes": [],
-    }
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    packages = ("mcu-nas", "torch", "optuna", "numpy", "onnx", "onnxruntime", "ai-edge-litert")
-    found = {"python": sys.version.split()[0]}
-    for package in (*packages, "tflite-micro"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 class _Session:
@@ -350,7 +234,7 @@ class _Session:
         if deviation is None:
             notes.append("no architecture was trained twice: intervals count the sample size only")
         self.manifest |= {
-            "ended": _now(),
+            "ended": now(),
             "elapsed_s": self.clock.elapsed_s(),
             "trials": {status: counts.count(status) for status in statuses},
             "hypervolume": front_hypervolume(self.rules, entries),

@@ -42,6 +42,7 @@ from nas.ops import (
 RANGE_MOMENTUM = 0.05  # share of the newest batch in the running maximum of an activation
 NORM_MOMENTUM = 0.1
 NORM_EPSILON = 1e-5
+SMALLEST_GAIN = 1e-12  # of a dead channel: its bias still needs a grid
 LARGEST_BIAS = 1 << 24  # keeps accumulator + bias inside int32 whatever a dead channel's scale is
 TABLE_RANGES: dict[str, tuple[float, int]] = {"sigmoid": (1 / 256, -128), "tanh": (1 / 128, 0)}
 
@@ -124,7 +125,8 @@ class LinearLayer(nn.Module):
             )
         gain, bias = self.folded()
         if scale is not None and in_scale is not None:
-            grid = (in_scale * scale.view(-1) * (1.0 if gain is None else gain.abs())).detach()
+            size = 1.0 if gain is None else gain.abs().clamp_min(SMALLEST_GAIN)
+            grid = (in_scale * scale.view(-1) * size).detach()
             bias = bias + (torch.round(bias / grid) * grid - bias).detach()
         shape = (1, -1, 1, 1)
         return y + bias.view(shape) if gain is None else y * gain.view(shape) + bias.view(shape)
@@ -342,12 +344,12 @@ def _integer_weights(net: Student, op: Linear, in_scale: float) -> Weights:
     scale = weight_scale(layer.weight, op.weight_bits).double().view(-1)
     factor = torch.ones_like(scale) if gain is None else gain.double()
     # A dead channel's scale can be so small that its bias leaves int32; its weights do not matter.
-    floor = bias.double().abs() / (LARGEST_BIAS * in_scale * factor.abs().clamp_min(1e-12))
+    floor = bias.double().abs() / (LARGEST_BIAS * in_scale * factor.abs().clamp_min(SMALLEST_GAIN))
     scale = torch.maximum(scale, floor)
     limit = weight_limit(op.weight_bits)
     values = torch.round(weight / scale.view(-1, 1, 1, 1)).clamp_(-limit, limit)
     values *= torch.where(factor < 0, -1.0, 1.0).view(-1, 1, 1, 1)
-    merged = (scale * factor.abs().clamp_min(1e-12)).float().double()
+    merged = (scale * factor.abs().clamp_min(SMALLEST_GAIN)).float().double()
     integers = torch.round(bias.double() / (in_scale * merged)).numpy().astype(np.int32)
     order = (1, 2, 3, 0) if isinstance(op, DepthwiseConv2d) else (0, 2, 3, 1)
     array: NDArray[np.int8] = values.permute(order).contiguous().numpy().astype(np.int8)

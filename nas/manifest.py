@@ -1,0 +1,130 @@
+"""What a run was asked to do, and run.json, which remembers it."""
+
+import datetime
+import importlib.metadata
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.budget import DEFAULT_LATENCY_LIMIT_MS, Budget
+from nas.errors import RunError
+from nas.metrics import Metric
+from nas.profile import Profile
+from nas.run_folder import read_json, write_json
+from nas.space import Space
+from nas.task import Task
+
+FORMAT = 1  # of run.json
+SAME_ON_RESUME = ("data", "profile", "space", "objectives", "metric", "distil", "seed", "limits")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says, with its units; see `run_search.py --help`."""
+
+    task: str | None
+    data: str | None
+    modalities: tuple[str, ...] | None
+    device: str
+    space: Space
+    teacher: str | None
+    trials: int | None
+    budget_s: float | None
+    objectives: tuple[str, ...]
+    metric: Metric
+    max_latency_ms: float | None
+    max_weight_bytes: int | None
+    sampler: str
+    distil: bool
+    verify: bool
+    workers: int
+    storage: str | None
+    out: Path
+    seed: int
+    resume: bool
+    quiet: bool
+
+
+def open_manifest(options: Options, task: Task, profile: Profile, budget: Budget) -> dict[str, Any]:
+    """run.json of a new run, or that of the run to resume, which must be the same run."""
+    path = options.out / "run.json"
+    fresh = _manifest(options, task, profile, budget)
+    if not path.exists():
+        if options.resume:
+            raise RunError(f"{options.out}: no run.json, so nothing to resume; leave out --resume")
+        if (options.out / "study.db").exists():
+            raise RunError(f"{options.out}: holds a study without run.json; choose another --out")
+        write_json(path, fresh)
+        return fresh
+    if not options.resume:
+        raise RunError(
+            f"{options.out}: holds a run already; add --resume to go on with it or choose another"
+            " --out"
+        )
+    held = read_json(path)
+    for key in SAME_ON_RESUME:
+        old, new = held.get(key), fresh[key]
+        if key in ("data", "profile") and isinstance(old, dict):
+            old, new = old.get("hash"), new["hash"]
+        if old != new:
+            raise RunError(
+                f"{options.out}: {key} is {new!r} and was {old!r} when the run began; resume with"
+                " the same, or start a new run with another --out"
+            )
+    held["command"], held["ended"] = fresh["command"], None
+    return held
+
+
+def _manifest(options: Options, task: Task, profile: Profile, budget: Budget) -> dict[str, Any]:
+    rows = {"train": len(task.rows("train")), "val": len(task.rows("val"))}
+    return {
+        "format": FORMAT,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": now(),
+        "ended": None,
+        "versions": _versions(),
+        "seed": options.seed,
+        "data": {
+            "name": task.name,
+            "path": str(task.path.resolve()) if task.path else None,
+            "hash": task.data_hash,
+            "modalities": list(task.names),
+            "classes": list(task.class_names),
+            "rows": rows | {"test": len(task.rows("test"))},
+            "ignored_keys": list(task.ignored_keys),
+        },
+        "profile": profile.to_dict() | {"hash": profile.hash},
+        "budgets": {
+            "ram_bytes": budget.ram_bytes,
+            "flash_bytes": budget.flash_bytes,
+            "latency_ms": budget.latency_ms or DEFAULT_LATENCY_LIMIT_MS,
+            "latency_is_limit": budget.latency_ms is not None,
+            "weight_bytes": budget.weight_bytes,
+        },
+        "limits": [options.max_latency_ms, options.max_weight_bytes],
+        "space": options.space.name,
+        "sampler": options.sampler,
+        "objectives": list(options.objectives),
+        "metric": options.metric,
+        "distil": options.distil,
+        "storage": options.storage,
+        "workers": options.workers,
+        "notes": [],
+    }
+
+
+def now() -> str:
+    """UTC, to the second, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    packages = ("mcu-nas", "torch", "optuna", "numpy", "onnx", "onnxruntime", "ai-edge-litert")
+    found = {"python": sys.version.split()[0]}
+    for package in (*packages, "tflite-micro"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
