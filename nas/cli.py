@@ -203,7 +203,7 @@ def _search(chosen: argparse.Namespace) -> int:
     options = Options(
         task=task,
         data=chosen.data,
-        modalities=tuple(chosen.modalities.split(",")) if chosen.modalities else None,
+        modalities=None if chosen.modalities is None else tuple(chosen.modalities.split(",")),
         device=chosen.device,
         space=load_space(chosen.space),
         teacher=chosen.teacher,

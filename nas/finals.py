@@ -84,7 +84,13 @@ def train_finals(
         # A training that cannot end in time is not begun.
         while jobs and len(running) <= pool.count and left_s() > slowest:
             record, repetition = jobs.pop(0)
-            running[pool.submit(train, _training(rules, record, repetition))] = record, repetition
+            try:
+                future = pool.submit(train, _training(rules, record, repetition))
+            except BrokenProcessPool:  # a worker died since the last look
+                pool.replace()
+                running.clear()
+            else:
+                running[future] = record, repetition
         if not running:
             break
         finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)

@@ -51,8 +51,6 @@ def open_manifest(options: Options, task: Task, profile: Profile, budget: Budget
     path = options.out / "run.json"
     fresh = _manifest(options, task, profile, budget)
     if not path.exists():
-        if options.resume:
-            raise RunError(f"{options.out}: no run.json, so nothing to resume; leave out --resume")
         if (options.out / "study.db").exists():
             raise RunError(f"{options.out}: holds a study without run.json; choose another --out")
         write_json(path, fresh)

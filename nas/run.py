@@ -60,6 +60,8 @@ def run_search(options: Options) -> Path:
     problem = problem_of(task)
     check_possible(options.space, problem, profile, budget)
     onnx = _read_teacher(options.teacher)
+    if options.resume and not (options.out / "run.json").exists():
+        raise RunError(f"{options.out}: no run.json, so nothing to resume; leave out --resume")
     with locked(options.out), Progress(options.quiet) as progress:
         manifest = open_manifest(options, task, profile, budget)
         source = DataSource(options.task, options.data, task.names, task.data_hash)

@@ -178,12 +178,14 @@ def read_front(run: Path) -> list[dict[str, str]]:
     """The rows of front.csv as text; RunError if there is no complete front."""
     try:
         with (run / "front.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            absent = set(FRONT_COLUMNS) - set(reader.fieldnames or ())
     except OSError as error:
         raise RunError(
             f"{run / 'front.csv'}: {error.strerror}; finish the run with --resume"
         ) from None
-    if rows and any(column not in rows[0] for column in FRONT_COLUMNS):
+    if absent or any(None in row.values() for row in rows):
         raise RunError(f"{run / 'front.csv'}: columns are missing; it was written by another tool")
     return rows
 

@@ -61,7 +61,6 @@ class _Pending:
     id: str
     architecture: Architecture
     priced: Priced
-    deaths: int = 0
 
 
 class Search:
@@ -162,26 +161,33 @@ class Search:
             final=False,
             seed=training_seed(rules.seed, pending.id, 0),
         )
-        self.pending[self.pool.submit(train, job)] = pending
+        try:
+            future = self.pool.submit(train, job)
+        except BrokenProcessPool:  # a worker died since the last look
+            self._revive([pending])
+        else:
+            self.pending[future] = pending
 
     def _collect(self, timeout: float | None = 1.0) -> None:
         """Waits for a training and stores what has finished."""
         done, _ = wait(self.pending, timeout=timeout, return_when=FIRST_COMPLETED)
+        lost = []
         for future in done:
             pending = self.pending.pop(future)
             try:
                 trained = future.result()
             except (BrokenProcessPool, CancelledError):
-                self._revive(pending)
-                return
+                lost.append(pending)
             except FloatingPointError as error:
                 self._tell(pending, "failed", None, 0.0, str(error))
             else:
                 write_atomic(self.run / "trained" / f"{pending.id}.npz", trained.model)
                 self._tell(pending, "trained", trained.val_score, trained.train_s, "")
+        if lost:
+            self._revive(lost)
         self._show()
 
-    def _revive(self, pending: _Pending) -> None:
+    def _revive(self, lost: Sequence[_Pending]) -> None:
         """A worker was killed: a new pool, and everything that was under way once more."""
         self.deaths += 1
         if self.deaths > MOST_DEATHS:
@@ -189,11 +195,11 @@ class Search:
                 f"{self.run}: {self.deaths} worker processes were killed, probably for memory; use"
                 " fewer --workers and --resume"
             )
-        again = [pending, *self.pending.values()]
+        again = [*lost, *self.pending.values()]
         self.pending.clear()
         self.pool.replace()
-        for lost in again:
-            self._submit(lost)
+        for pending in again:
+            self._submit(pending)
 
     def _tell(
         self, pending: _Pending, status: Any, score: float | None, train_s: float, reason: str

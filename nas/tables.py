@@ -24,40 +24,48 @@ def print_table(
         table.add_column(column, justify=align, no_wrap=column != columns[-1], overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 150)
-    console.print(table)
+    _console().print(table)
 
 
 def print_front(run: Path) -> None:
-    """The front as a table, and where the report is."""
-    rows = [
-        (
-            row["id"],
-            row["verified"],
-            _with_interval(row, "val"),
-            _with_interval(row, "test"),
-            f"{int(row['weight_bytes']):,}",
-            f"{int(row['arena_bytes']):,}",
-            f"{int(row['ram_bytes']):,}",
-            f"{int(row['flash_bytes']):,}",
-            f"{float(row['latency_ms']):.2f}",
-            row["weight_bits"],
-            row["modalities"],
-        )
-        for row in read_front(run)
-    ]
-    sizes = ("weights B", "arena B", "RAM B", "Flash B", "ms")
-    columns = ("candidate", "verified", "val", "test", *sizes, "bits", "sensors")
-    print_table(columns, rows, right=sizes)
+    """The front as a table, as wide as the terminal allows, and where the report is."""
+    width = _console().width
+    table: dict[str, list[str]] = {}
+    for row in read_front(run):
+        cells = {
+            "candidate": row["id"],
+            "verified": row["verified"],
+            "val": _with_interval(row, "val"),
+            "test": _with_interval(row, "test"),
+            "weights B": f"{int(row['weight_bytes']):,}",
+            "arena B": f"{int(row['arena_bytes']):,}",
+            "RAM B": f"{int(row['ram_bytes']):,}",
+            "Flash B": f"{int(row['flash_bytes']):,}",
+            "ms": f"{float(row['latency_ms']):.2f}",
+            "sensors": row["modalities"],
+            "bits": row["weight_bits"],
+        }
+        for column, cell in cells.items():
+            table.setdefault(column, []).append(cell)
+    for column, needed in (("bits", 130), ("arena B", 105), ("verified", 96), ("Flash B", 88)):
+        if width < needed:
+            table.pop(column, None)
+    rows = list(zip(*table.values(), strict=True))
+    print_table(tuple(table), rows, right=("weights B", "arena B", "RAM B", "Flash B", "ms"))
     print(f"{len(rows)} candidates; scores with 90 % intervals; RAM, Flash, ms are estimates")
     print(f"report: {run / 'report.html'}")
 
 
 def _with_interval(row: dict[str, str], split: str) -> str:
     score, low, high = (float(row[f"{split}_{part}"]) for part in ("score", "low", "high"))
-    return f"{score:.4f} ({low:.3f}-{high:.3f})"
+    return f"{score:.3f} ({low:.2f}-{high:.2f})"
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 160)
+    return console
 
 
 def print_verification(results: Sequence[Verification]) -> None:

@@ -131,10 +131,10 @@ def run_onnx(bench: Bench, path: str) -> Answers:
     names = [declared.name for declared in session.get_inputs()]
     modalities = {m.name: m for m in bench.task.modalities}
     unknown = [name for name in names if name not in modalities]
-    if unknown:
+    if unknown or not names:
+        what = f"input {unknown[0]!r} is no modality of the data" if unknown else "it has no input"
         raise DataError(
-            f"--teacher {path}: input {unknown[0]!r} is no modality of the data; its inputs must be"
-            f" named among {', '.join(modalities)}"
+            f"--teacher {path}: {what}; its inputs must be named among {', '.join(modalities)}"
         )
 
     def real(name: str, integers: Int8) -> NDArray[np.float32]:
@@ -147,7 +147,15 @@ def run_onnx(bench: Bench, path: str) -> Answers:
         parts = []
         for start in range(0, n, 256):
             feed = {name: real(name, inputs[name][start : start + 256]) for name in names}
-            parts.append(np.asarray(session.run(None, feed)[0], np.float32))
+            try:
+                answer = np.asarray(session.run(None, feed)[0], np.float32)
+            except Exception as error:  # types, shapes, operators: each has its own
+                given = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in feed.items())
+                raise DataError(
+                    f"--teacher {path}: it cannot be run on {given} ({str(error).splitlines()[0]});"
+                    " its inputs must take float32 values in the data's layout, any number of rows"
+                ) from None
+            parts.append(np.atleast_1d(answer))
         return _as_log_probabilities(np.concatenate(parts), (n, bench.task.classes), path)
 
     bank = {
