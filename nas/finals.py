@@ -109,7 +109,11 @@ def train_finals(
                 break
             slowest = max(slowest, result.train_s)
             ledger.add(record.id, repetition, result.model, result.val_score)
-        progress.status(f"final trainings  {done} of {total}  {clock(left_s())} left for them")
+        left = left_s()
+        progress.status(
+            f"final trainings  {done} of {total}"
+            + (f"  {clock(left)} left for them" if left < float("inf") else "")
+        )
     return [Finalist(record, ledger.scores(record.id)) for record in records]
 
 

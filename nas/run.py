@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,13 @@ class _Session:
             return average(members)
 
         kind = "ensemble" if path is None else "onnx"
-        return get_teacher(self.task, metric, identity, kind, ask)
+        try:
+            return get_teacher(self.task, metric, identity, kind, ask)
+        except BrokenProcessPool:
+            raise RunError(
+                f"{self.run}: a worker process was killed while the teacher was made, probably for"
+                " memory; use fewer --workers and --resume"
+            ) from None
 
     def finish(self) -> None:
         """Front, export, verification, report: nothing is trained any more."""

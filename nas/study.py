@@ -9,6 +9,7 @@ leaves its trial running for ever, so trials found running are failed on opening
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from nas.errors import RunError, UsageError
 from nas.run_folder import TrialRecord
 
 STUDY_NAME = "nas"
-OBJECTIVES = "objectives"  # user attribute of the study: names in the order of the values
 RECORD = "record"  # the one user attribute of a trial: its TrialRecord as JSON
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
@@ -106,14 +106,18 @@ def open_study(
             f"{storage}: the study cannot be opened ({str(error).splitlines()[0]}); restore it or"
             " start a new run with another --out"
         ) from None
-    names = study.user_attrs.get(OBJECTIVES)
+    names = study.metric_names
     if names is None:
-        study.set_user_attr(OBJECTIVES, list(objectives))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(objectives))
     elif tuple(names) != objectives:
         raise RunError(
             f"{storage}: its objectives are {', '.join(names)}; resume with the same --objectives"
         )
-    study.sampler = SAMPLERS[sampler](session_seed(seed, len(trials)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.sampler = SAMPLERS[sampler](session_seed(seed, len(trials)))
     opened = Study(study, objectives)
     for trial in trials:
         if trial.state == TrialState.RUNNING:

@@ -122,6 +122,8 @@ def parse(document: Mapping[str, Any]) -> MultimodalStudent:
     """
     try:
         _known(document, "space", ("conv",))
+        if not document["branches"]:
+            raise SpaceError("an architecture has at least one branch")
         alone = len(document["branches"]) == 1
         _known(document, "fusion", ("none",) if alone else get_args(Fusion)[1:])
         values = {k: v for k, v in document.items() if k not in ("space", "branches")}

@@ -1,0 +1,455 @@
+"""The search loop and the finals, with a pool that answers at once and trains nothing."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from nas import search
+from nas.budget import Budget, price
+from nas.errors import RunError
+from nas.evaluate import Trained
+from nas.finals import LEDGER, Finalist, choose_finalists, train_finals
+from nas.graph import Graph, Input
+from nas.ops import Conv2d
+from nas.profile import load_profile
+from nas.progress import Progress
+from nas.recipe import FINAL_FACTOR
+from nas.rules import OBJECTIVES, Rules, training_seed
+from nas.run_folder import TrialRecord, summarise
+from nas.search import EXPORT_S, MOST_IDLE_ASKS, Clock, Search, reserved_s
+from nas.space import Problem, Sensor, Space, Trial, architecture_id
+from nas.study import Study
+from nas.workers import Training
+
+PROBLEM = Problem((Sensor("x", "vector", (1, 1, 4)),), 3)
+PROFILE = load_profile("cortex-m4-32k")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One fully connected layer; `twin` is a gene without effect on the graph."""
+
+    units: int
+    twin: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lower(self) -> Graph:
+        op = Conv2d("o", ("x",), self.units, (1, 1), (1, 1), "valid", 8, False)
+        return Graph((Input("x", (1, 1, 4)),), (op,), "o")
+
+
+def space(most: int) -> Space:
+    def sample(trial: Trial, problem: Problem) -> Point:
+        return Point(trial.suggest_int("units", 1, most), trial.suggest_int("twin", 0, 0))
+
+    def parse(document: Mapping[str, Any]) -> Point:
+        return Point(document["units"], document["twin"])
+
+    return Space("points", "", sample, parse)
+
+
+def rules(most: int = 30, weight_bytes: int | None = None) -> Rules:
+    budget = Budget(PROFILE.ram_budget_bytes, PROFILE.flash_budget_bytes, None, weight_bytes)
+    return Rules(
+        space(most), PROBLEM, PROFILE, budget, OBJECTIVES, "accuracy", None, seed=0,
+        latency_scale_ms=100.0,
+    )  # fmt: skip
+
+
+def units(job: Training) -> int:
+    return job.graph.shapes["o"][2]
+
+
+class FakePool:
+    """Answers every job at once with `answer(job)`, which may also raise."""
+
+    def __init__(self, answer: Callable[[Training], Trained], count: int = 2) -> None:
+        self.answer, self.count = answer, count
+        self.jobs: list[Training] = []
+        self.replaced = 0
+
+    def submit(self, function: Any, job: Training) -> "Future[Any]":
+        self.jobs.append(job)
+        future: Future[Any] = Future()
+        try:
+            future.set_result(self.answer(job))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def replace(self) -> None:
+        self.replaced += 1
+
+
+def score(job: Training) -> Trained:
+    """More units are better."""
+    return Trained(b"model", 1 - 1 / (1 + units(job)), 0.5)
+
+
+def study(seed: int = 0) -> Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = optuna.samplers.RandomSampler(seed=seed)
+    made = optuna.create_study(directions=["minimize"] * 4, sampler=sampler)
+    return Study(made, OBJECTIVES)
+
+
+def searched(
+    pool: Any,
+    run: Path,
+    trials: int | None,
+    given: Rules | None = None,
+    held: Study | None = None,
+    deadline_s: float | None = None,
+) -> Search:
+    made = Search(
+        given or rules(), held or study(), pool, run, Clock(deadline_s), Progress(quiet=True)
+    )
+    made.go(trials)
+    return made
+
+
+def statuses(made: Search) -> Counter[str]:
+    return Counter(record.status for record in made.study.records)
+
+
+# ---------------------------------------------------------------- the loop
+
+
+def test_trains_as_many_as_asked_for(tmp_path: Path) -> None:
+    pool = FakePool(score)
+    made = searched(pool, tmp_path, 7)
+    assert len(pool.jobs) == statuses(made)["trained"] == len(made.trained) == 7
+    jobs = {job.seed: job for job in pool.jobs}
+    for record in made.trained:
+        assert record.id == architecture_id(Point(**record.architecture))
+        job = jobs.pop(training_seed(0, record.id, 0))
+        assert not job.final and units(job) == record.architecture["units"]
+        assert record.val_score == score(job).val_score and record.train_s == 0.5
+        assert (tmp_path / "trained" / f"{record.id}.npz").read_bytes() == b"model"
+    lines = (tmp_path / "trials.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(made.study.records)
+    states = {t.state for t in made.study._study.get_trials()}
+    assert states <= {TrialState.COMPLETE, TrialState.FAIL}
+
+
+def test_what_cannot_fit_is_never_trained(tmp_path: Path) -> None:
+    limit = 200  # bytes of weights: 4 a unit and 9 constants a channel
+    pool = FakePool(score)
+    made = searched(pool, tmp_path, 5, rules(weight_bytes=limit))
+    refused = [r for r in made.study.records if r.status == "infeasible"]
+    assert refused and all(r.cost.weight_bytes > limit and r.val_score is None for r in refused)
+    assert all(f"of {limit} bytes" in r.reason for r in refused)
+    assert {units(job) for job in pool.jobs} <= set(range(1, 16))
+    by_number = {t.number: t for t in made.study._study.get_trials()}
+    for record in refused:
+        told = by_number[record.number]
+        assert told.state == TrialState.COMPLETE and told.constraints["weights"] > 0
+        cost = record.cost
+        assert told.values == [1.0, cost.ram_bytes, cost.flash_bytes, cost.latency_ms]
+    assert all(max(by_number[r.number].constraints.values()) <= 0 for r in made.trained)
+
+
+def test_nothing_is_trained_twice_and_a_used_up_space_ends_the_search(tmp_path: Path) -> None:
+    pool = FakePool(score)
+    made = searched(pool, tmp_path, None, rules(most=6))
+    assert sorted(units(job) for job in pool.jobs) == [1, 2, 3, 4, 5, 6]
+    count = statuses(made)
+    assert count["trained"] == 6 and count["duplicate"] >= MOST_IDLE_ASKS
+    scores = {r.id: r.val_score for r in made.trained}
+    copies = [r for r in made.study.records if r.status == "duplicate"]
+    assert all(r.val_score == scores[r.id] and r.train_s == 0 for r in copies)
+
+
+def test_twins_under_way_are_trained_once(tmp_path: Path) -> None:
+    held: list[tuple[Future[Any], Training]] = []
+
+    class Slow(FakePool):
+        def submit(self, function: Any, job: Training) -> "Future[Any]":
+            future: Future[Any] = Future()
+            self.jobs.append(job)
+            held.append((future, job))
+            return future
+
+    pool = Slow(score, count=5)
+    timer = threading.Timer(0.2, lambda: [f.set_result(score(job)) for f, job in held])
+    timer.start()
+    made = searched(pool, tmp_path, 3, rules(most=3))
+    assert sorted(units(job) for job in pool.jobs) == [1, 2, 3]
+    assert statuses(made)["trained"] == 3
+
+
+def test_a_resumed_search_goes_on(tmp_path: Path) -> None:
+    first = searched(FakePool(score), tmp_path, 3, rules(most=5))
+    pool = FakePool(score)
+    again = searched(pool, tmp_path, 5, rules(most=5), first.study)
+    assert len(pool.jobs) == 2 and len(again.trained) == 5
+    assert len({r.id for r in again.trained}) == 5
+    none = FakePool(score)
+    searched(none, tmp_path, 5, rules(most=5), first.study)
+    assert none.jobs == []
+
+
+def test_a_training_that_fails_is_recorded_and_not_scored(tmp_path: Path) -> None:
+    def answer(job: Training) -> Trained:
+        if units(job) % 2:
+            raise FloatingPointError("training diverged: loss nan at step 9")
+        return score(job)
+
+    made = searched(FakePool(answer), tmp_path, 5)
+    failed = [r for r in made.study.records if r.status == "failed"]
+    assert len(made.trained) == 5 and failed
+    assert all("diverged" in r.reason and r.val_score is None for r in failed)
+    assert not any((tmp_path / "trained" / f"{r.id}.npz").exists() for r in failed)
+    states = {t.number: t.state for t in made.study._study.get_trials()}
+    assert all(states[r.number] == TrialState.FAIL for r in failed)
+
+
+class Dying(FakePool):
+    """Loses what is under way at chosen submissions; `at_submit`: already when it is handed in."""
+
+    def __init__(self, deadly: set[int], at_submit: bool) -> None:
+        super().__init__(score)
+        self.deadly, self.at_submit = deadly, at_submit
+
+    def submit(self, function: Any, job: Training) -> "Future[Any]":
+        number = len(self.jobs)
+        if number not in self.deadly:
+            return super().submit(function, job)
+        self.jobs.append(job)
+        if self.at_submit:
+            raise BrokenProcessPool("a child process terminated abruptly")
+        future: Future[Any] = Future()
+        future.set_exception(BrokenProcessPool("a child process terminated abruptly"))
+        return future
+
+
+@pytest.mark.parametrize("at_submit", (False, True))
+def test_a_killed_worker_is_survived(at_submit: bool, tmp_path: Path) -> None:
+    pool = Dying({1, 4}, at_submit)
+    made = searched(pool, tmp_path, 6)
+    assert pool.replaced == 2 and len(made.trained) == 6
+    assert len({r.id for r in made.trained}) == 6
+    # What was lost came back; a training that had ended before the death is not lost.
+    again = [count for count in Counter(units(job) for job in pool.jobs).values() if count > 1]
+    assert again and sum(again) - len(again) <= 2 * (pool.count + 1)
+
+
+def test_what_finished_beside_a_death_is_kept(tmp_path: Path) -> None:
+    class Both(FakePool):
+        def submit(self, function: Any, job: Training) -> "Future[Any]":
+            future = super().submit(function, job)
+            if len(self.jobs) == 1:
+                future = Future()
+                future.set_exception(BrokenProcessPool("killed"))
+            return future
+
+    pool = Both(score)
+    made = searched(pool, tmp_path, 3)
+    assert len(made.trained) == 3
+    assert Counter(units(job) for job in pool.jobs).most_common(2)[0][1] == 2
+    assert len(pool.jobs) == 4  # only the lost one is trained once more
+
+
+def test_workers_that_keep_dying_end_the_run_in_one_line(tmp_path: Path) -> None:
+    pool = Dying(set(range(1000)), at_submit=False)
+    with pytest.raises(RunError, match=r"6 worker processes were killed.* fewer --workers"):
+        searched(pool, tmp_path, 6)
+    assert (tmp_path / "trials.csv").exists()
+
+
+def test_ctrl_c_closes_what_is_under_way_and_keeps_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, original, calls = study(), search.wait, []
+
+    def wait(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(search, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        searched(FakePool(score), tmp_path, 50, held=held)
+    states = Counter(t.state for t in held._study.get_trials())
+    kept = [r for r in held.records if r.status == "trained"]
+    assert len(kept) == 6 and TrialState.RUNNING not in states and states[TrialState.FAIL] >= 3
+    lines = (tmp_path / "trials.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(held.records)
+
+
+class Late(FakePool):
+    """Answers after a while."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(score)
+        self.seconds = seconds
+
+    def submit(self, function: Any, job: Training) -> "Future[Any]":
+        self.jobs.append(job)
+        future: Future[Any] = Future()
+        timer = threading.Timer(self.seconds, lambda: future.set_result(score(job)))
+        timer.daemon = True
+        timer.start()
+        return future
+
+
+def test_trials_under_way_are_waited_for_while_there_is_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "reserved_s", lambda *_: 1.0)
+    made = searched(Late(0.4), tmp_path, 3, deadline_s=5.0)
+    assert len(made.trained) == 3
+
+
+def test_the_deadline_leaves_the_time_of_the_finals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "reserved_s", lambda *_: 2.0)
+    made = searched(Late(0.2), tmp_path, None, rules(most=10**6), deadline_s=2.7)
+    assert 3 <= len(made.trained) <= 15
+    assert 1.5 < made.clock.left_s() < 2.1
+    assert TrialState.RUNNING not in {t.state for t in made.study._study.get_trials()}
+
+
+def test_clock_counts_earlier_sessions() -> None:
+    clock = Clock(100.0, earlier_s=50.0)
+    assert 50 <= clock.elapsed_s() < 51 and 99 < clock.left_s() <= 100
+    assert Clock(None).left_s() == float("inf")
+
+
+# ---------------------------------------------------------------- time for the finals
+
+
+def entry(number: int, val_score: float, size: int, train_s: float = 10.0) -> TrialRecord:
+    point = Point(size, number)
+    priced = price(point.lower(), PROFILE)
+    cost = summarise(priced.graph, priced.cost)
+    identity = architecture_id(point)
+    return TrialRecord(
+        number, identity, "trained", val_score, cost, train_s, 0.0, "", point.to_json()
+    )
+
+
+FRONT = [entry(i, 0.5 + 0.04 * i, 2 + i) for i in range(6)]
+
+
+def test_reserve_by_hand() -> None:
+    given = rules()
+    assert reserved_s(given, [], 2, 1000.0) == EXPORT_S
+    # One member of 10 s on 2 workers: 2.2 * (5 + 10) = 33 s, twice as two seeds are welcome.
+    assert reserved_s(given, FRONT[:1], 2, 1000.0) == pytest.approx(66 + EXPORT_S + 1.25)
+    # Of 100 s a second seed may fill up to a third, a first one up to a half.
+    assert reserved_s(given, FRONT[:1], 2, 100.0) == pytest.approx(33 + EXPORT_S + 1.25)
+    assert reserved_s(given, FRONT[:1], 2, 40.0) == pytest.approx(20 + EXPORT_S + 1.25)
+
+
+def test_reserve_grows_with_the_front_and_never_beyond_half() -> None:
+    given = rules()
+    sizes = [reserved_s(given, FRONT[:n], 2, 1000.0) for n in range(7)]
+    assert sizes == sorted(sizes) and len(set(sizes)) == 7
+    assert reserved_s(given, FRONT, 4, 1000.0) < sizes[-1]
+    for total in (10.0, 60.0, 300.0):
+        export = EXPORT_S + 2.5 * 6 / 2
+        assert reserved_s(given, FRONT, 2, total) <= total / 2 + export
+    # A dominated candidate is not trained again and needs no time.
+    worse = replace(entry(9, 0.4, 12), train_s=500.0)
+    assert reserved_s(given, [*FRONT, worse], 2, 1000.0) == sizes[-1]
+
+
+# ---------------------------------------------------------------- the finals
+
+
+def finals(
+    pool: Any, run: Path, left_s: Callable[[], float] = lambda: float("inf"), count: int = 3
+) -> list[Finalist]:
+    return train_finals(rules(), FRONT[:count], pool, run, left_s, Progress(quiet=True))
+
+
+def final_score(job: Training) -> Trained:
+    return Trained(f"final {job.seed}".encode(), 0.6 + job.seed % 7 / 100, 2.0)
+
+
+def test_finalists_are_the_front_best_first() -> None:
+    dominated = entry(9, 0.4, 12)
+    chosen = choose_finalists(rules(), [FRONT[0], dominated, *FRONT[1:]])
+    assert chosen == FRONT[::-1]
+
+
+def test_every_member_is_trained_once_before_any_twice(tmp_path: Path) -> None:
+    pool = FakePool(final_score)
+    finalists = finals(pool, tmp_path)
+    ids = [record.id for record in FRONT[:3]]
+    assert [job.seed for job in pool.jobs] == [
+        training_seed(0, identity, repetition) for repetition in (1, 2) for identity in ids
+    ]
+    assert all(job.final for job in pool.jobs)
+    for finalist in finalists:
+        assert set(finalist.scores) == {1, 2} and finalist.length == FINAL_FACTOR
+        shipped = finalist.scores[finalist.best]
+        assert shipped == max(finalist.scores.values()) == finalist.val_scores[0]
+        assert sorted(finalist.val_scores) == sorted(finalist.scores.values())
+        seed = training_seed(0, finalist.record.id, finalist.best)
+        file = tmp_path / "trained" / f"{finalist.record.id}.{finalist.best}.npz"
+        assert file.read_bytes() == f"final {seed}".encode()
+
+
+def test_finals_of_an_earlier_session_are_taken_over(tmp_path: Path) -> None:
+    first = finals(FakePool(final_score), tmp_path, count=2)
+    pool = FakePool(final_score)
+    again = finals(pool, tmp_path)
+    assert {job.graph for job in pool.jobs} == {Point(**FRONT[2].architecture).lower()}
+    assert len(pool.jobs) == 2
+    assert [f.scores for f in again[:2]] == [f.scores for f in first]
+    assert len(json.loads((tmp_path / "trained" / LEDGER).read_text())) == 6
+    none = FakePool(final_score)
+    assert [f.scores for f in finals(none, tmp_path)] == [f.scores for f in again]
+    assert none.jobs == []
+
+
+def test_without_time_members_keep_the_search_training(tmp_path: Path) -> None:
+    pool = FakePool(final_score)
+    finalists = finals(pool, tmp_path, left_s=lambda: -1.0)
+    assert pool.jobs == []
+    assert [(f.best, f.length, f.val_scores) for f in finalists] == [
+        (0, 1, [record.val_score]) for record in FRONT[:3]
+    ]
+
+
+def test_a_final_that_cannot_end_in_time_is_not_begun(tmp_path: Path) -> None:
+    left = iter([100.0] * 5 + [1.0] * 99)  # a final takes 2 s
+    pool = FakePool(final_score, count=1)
+    finals(pool, tmp_path, left_s=lambda: next(left))
+    assert 0 < len(pool.jobs) < 6
+
+
+def test_finals_that_diverge_or_die_do_not_end_the_run(tmp_path: Path) -> None:
+    def answer(job: Training) -> Trained:
+        if job.seed == training_seed(0, FRONT[0].id, 1):
+            raise FloatingPointError("diverged")
+        return final_score(job)
+
+    finalists = finals(FakePool(answer), tmp_path)
+    assert [set(f.scores) for f in finalists] == [{2}, {1, 2}, {1, 2}]
+
+
+@pytest.mark.parametrize("at_submit", (False, True))
+def test_a_killed_worker_costs_only_what_was_under_way(at_submit: bool, tmp_path: Path) -> None:
+    pool = Dying({1}, at_submit)
+    pool.answer = final_score
+    finalists = finals(pool, tmp_path)
+    assert pool.replaced == 1
+    assert sum(len(f.scores) for f in finalists) >= 6 - (pool.count + 1)
+    assert all(f.scores for f in finalists)

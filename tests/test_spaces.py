@@ -1,0 +1,310 @@
+"""The search space: every draw is a network, read back from its JSON, under one id."""
+
+import itertools
+import json
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+import pytest
+
+from nas.budget import price
+from nas.errors import SpaceError
+from nas.graph import Graph
+from nas.ops import Add, Conv2d, DepthwiseConv2d, Mul, Pool
+from nas.profile import load_profile
+from nas.space import Architecture, Problem, Sensor, architecture_id
+from search_spaces import SPACES, multimodal
+
+SPACE = SPACES["conv"]
+DEVICE = load_profile("cortex-m4-64k")
+
+
+class Draw:
+    """A trial whose genes are `fixed` or, each by itself, drawn from a seed; remembers them."""
+
+    def __init__(self, seed: int, fixed: dict[str, Any] | None = None) -> None:
+        self.seed, self.fixed = seed, fixed or {}
+        self.values: dict[str, Any] = {}
+        self.choices: dict[str, tuple[Any, ...]] = {}
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        assert low <= high
+        chosen: int = self._take(name, tuple(range(low, high + 1)))
+        return chosen
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
+        chosen: str = self._take(name, tuple(choices))
+        return chosen
+
+    def _take(self, name: str, choices: tuple[Any, ...]) -> Any:
+        assert name not in self.values, f"{name} is drawn twice"
+        value = self.fixed.get(name, random.Random(f"{self.seed} {name}").choice(choices))
+        assert value in choices
+        self.values[name], self.choices[name] = value, choices
+        return value
+
+
+def series(name: str, length: int, channels: int) -> Sensor:
+    return Sensor(name, "series", (1, length, channels))
+
+
+def image(name: str, height: int, width: int, channels: int) -> Sensor:
+    return Sensor(name, "image", (height, width, channels))
+
+
+def vector(name: str, features: int) -> Sensor:
+    return Sensor(name, "vector", (1, 1, features))
+
+
+def problem(*sensors: Sensor, classes: int = 4) -> Problem:
+    return Problem(sensors, classes)
+
+
+MIXED = problem(series("a", 100, 6), image("b", 24, 20, 1), vector("c", 30))
+EXTREMES = [
+    problem(series("a", 1, 1), classes=2),
+    problem(series("a", 500, 9)),
+    problem(series("a", 2, 1), series("b", 3, 9), series("c", 7, 2)),
+    problem(image("a", 1, 1, 1)),
+    problem(image("a", 64, 64, 3), classes=30),
+    problem(image("a", 1, 64, 2), image("b", 64, 1, 2), image("c", 2, 3, 1)),
+    problem(vector("a", 1)),
+    problem(vector("a", 300), vector("b", 1)),
+    problem(*(series(name, 128, 3) for name in "abcde")),
+    problem(series("a", 8, 1), image("b", 7, 9, 3), vector("c", 2), image("d", 4, 4, 1)),
+]
+
+
+def random_problem(rng: random.Random) -> Problem:
+    sensors = []
+    for name in "abcde"[: rng.randint(1, 5)]:
+        most = rng.choice((3, 20, 64))
+        length, height, width = (rng.randint(1, n) for n in (8 * most, most, most))
+        kinds = (
+            series(name, length, rng.randint(1, 9)),
+            image(name, height, width, rng.choice((1, 3))),
+            vector(name, min(length, 300)),
+        )
+        sensors.append(rng.choice(kinds))
+    return problem(*sensors, classes=rng.randint(2, 20))
+
+
+def sample(task: Problem, seed: int, fixed: dict[str, Any] | None = None) -> Architecture:
+    return SPACE.sample(Draw(seed, fixed), task)
+
+
+def reread(architecture: Architecture) -> Architecture:
+    return SPACE.parse(json.loads(json.dumps(architecture.to_json())))
+
+
+def test_every_draw_is_a_network() -> None:
+    rng = random.Random(0)
+    tasks = [*EXTREMES * 3, *(random_problem(rng) for _ in range(150))]
+    for first, task in enumerate(tasks):
+        for draw in range(10 * first, 10 * first + 4):
+            architecture = sample(task, draw)
+            graph = architecture.lower()
+            assert graph.shapes[graph.output] == (task.classes,)
+            shapes = {sensor.name: sensor.shape for sensor in task.sensors}
+            names = [source.name for source in graph.inputs]
+            assert names == [name for name in shapes if name in names]
+            assert all(source.shape == shapes[source.name] for source in graph.inputs)
+            assert all(graph.consumers[name] for name in graph.shapes if name != graph.output)
+            assert price(graph, DEVICE).cost.cycles > 0
+            copy = reread(architecture)
+            assert copy == architecture and hash(copy) == hash(architecture)
+            assert copy.lower().hash == graph.hash
+            assert SPACE.parse(architecture.to_json()) == architecture
+            assert architecture_id(copy) == architecture_id(architecture)
+
+
+def test_ids_do_not_change_between_versions() -> None:
+    identity = architecture_id(sample(MIXED, 0))
+    assert identity == "c4e25d2335c12"
+    assert identity == architecture_id(sample(MIXED, 0)) != architecture_id(sample(MIXED, 1))
+
+
+@pytest.mark.parametrize("task", [MIXED, *EXTREMES])
+def test_parameters_do_not_depend_on_draws(task: Problem) -> None:
+    draws = [Draw(seed) for seed in range(30)]
+    for draw in draws:
+        SPACE.sample(draw, task)
+    first = list(draws[0].choices.items())
+    assert all(list(draw.choices.items()) == first for draw in draws)
+
+
+def graphs(task: Problem, count: int, **fixed: Any) -> list[Graph]:
+    return [sample(task, seed, fixed).lower() for seed in range(count)]
+
+
+def test_every_choice_occurs() -> None:
+    documents = [sample(MIXED, seed).to_json() for seed in range(250)]
+    branches = [branch for document in documents for branch in document["branches"]]
+    convs = [branch for branch in branches if branch["branch"] == "conv"]
+    layers = [layer for branch in convs for layer in branch["layers"]]
+
+    def seen(parts: list[dict[str, Any]], key: str) -> set[Any]:
+        return {part[key] for part in parts}
+
+    bits = {0, 2, 4, 8}
+    assert seen(documents, "fusion") == {"none", "concat", "add", "gate"}
+    assert seen(branches, "branch") == {"conv", "vector"}
+    assert seen(convs, "readout") == {"mean", "max", "grid"}
+    assert seen(convs, "downsample") == {"stride", "average", "max"}
+    assert seen(convs, "kernel") == {3, 5, 7}
+    assert seen(convs, "decimation") == {1, 2, 4}
+    assert seen(layers, "halve") == {True, False}
+    assert seen(layers, "depthwise_bits") == bits
+    assert seen(layers, "weight_bits") == bits - {0}
+    assert seen(convs, "embedding_bits") == seen(documents, "gate_bits") == bits
+    assert seen(documents, "hidden_bits") == bits
+    assert seen(documents, "output_bits") == bits - {0}
+    assert {len(branch["layers"]) for branch in convs} == {1, 2, 3, 4}
+    used = {tuple(branch["sensor"] for branch in d["branches"]) for d in documents}
+    assert len(used) == 7  # every set of sensors but the empty one
+    ops = [op for graph in graphs(MIXED, 60) for op in graph.ops]
+    for kind in (Conv2d, DepthwiseConv2d):
+        assert {op.weight_bits for op in ops if isinstance(op, kind)} == bits - {0}
+    assert {op.function for op in ops if isinstance(op, Pool)} == {"average", "max"}
+
+
+def test_sensors_that_are_off_are_not_in_the_graph() -> None:
+    for on in itertools.product((0, 1), repeat=3):
+        genes = {f"{name}.on": value for name, value in zip("abc", on, strict=True)}
+        expected = [name for name, value in zip("abc", on, strict=True) if value] or ["a", "b", "c"]
+        for graph in graphs(MIXED, 3, **genes):
+            assert [source.name for source in graph.inputs] == expected
+            assert {op.name.partition("_")[0] for op in graph.ops} <= {
+                *expected,
+                "fusion",
+                "head",
+                "logits",
+            }
+
+
+def test_fusions() -> None:
+    everything = {f"{name}.on": 1 for name in "abc"}
+    for fusion, kinds in (("concat", set()), ("add", {Add}), ("gate", {Mul})):
+        for graph in graphs(MIXED, 5, fusion=fusion, **everything):
+            assert {type(op) for op in graph.ops} & {Add, Mul} == kinds
+
+
+ALONE = {"a.on": 0, "b.on": 1, "c.on": 0}
+TOGETHER = {"a.on": 1, "b.on": 1, "c.on": 1}
+ONE_STEP = problem(series("a", 1, 3), image("b", 1, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("task", "fixed", "masked"),
+    [
+        (MIXED, ALONE, ["fusion", "fusion.width", "fusion.gate_bits"]),
+        (MIXED, ALONE, ["a.depth", "a.bits.0", "a.kernel", "a.readout", "c.units.0", "c.depth"]),
+        (MIXED, {"fusion": "concat"}, ["fusion.width", "fusion.gate_bits"]),
+        (MIXED, {"fusion": "gate"}, ["fusion.width"]),
+        (MIXED, TOGETHER | {"fusion": "add"}, ["a.embedding", "b.embedding", "fusion.gate_bits"]),
+        (MIXED, TOGETHER | {"fusion": "add", "c.depth": 1}, ["c.units.0"]),
+        (MIXED, TOGETHER | {"fusion": "add", "c.depth": 2}, ["c.units.1"]),
+        (MIXED, TOGETHER | {"fusion": "gate", "a.embedding": 0}, ["a.embedding_bits"]),
+        (MIXED, {"a.depth": 1}, ["a.growth", "a.bits.1", "a.convolution", "a.depthwise_bits.1"]),
+        (MIXED, {"a.convolution": "dense"}, [f"a.depthwise_bits.{i}" for i in (1, 2, 3)]),
+        (MIXED, {"a.halvings": 0}, ["a.downsample"]),
+        (MIXED, {"c.depth": 1}, ["c.units.1", "c.bits.1"]),
+        (MIXED, {"head.hidden": 0}, ["head.hidden_bits"]),
+        (ONE_STEP, {}, ["a.decimation", "a.kernel", "a.halvings", "a.downsample", "a.readout"]),
+        (ONE_STEP, {}, ["b.decimation", "b.kernel", "b.halvings", "b.downsample", "b.readout"]),
+    ],
+)
+def test_genes_without_effect_leave_the_architecture_alone(
+    task: Problem, fixed: dict[str, Any], masked: list[str]
+) -> None:
+    for seed, gene in itertools.product(range(4), masked):
+        draw = Draw(seed, fixed)
+        architecture = SPACE.sample(draw, task)
+        for value in draw.choices[gene]:
+            assert sample(task, seed, fixed | {gene: value}) == architecture, (gene, value)
+
+
+def test_equal_networks_have_equal_ids() -> None:
+    rng = random.Random(2)
+    tasks = [*EXTREMES, *(random_problem(rng) for _ in range(15))]
+    for seed, task in enumerate(tasks):
+        draw = Draw(seed)
+        architecture = SPACE.sample(draw, task)
+        graph = architecture.lower()
+        for gene in rng.sample(sorted(draw.choices), min(15, len(draw.choices))):
+            other = sample(task, seed, {gene: rng.choice(draw.choices[gene])})
+            assert (other == architecture) is (other.lower().hash == graph.hash), gene
+
+
+def mixed_document() -> dict[str, Any]:
+    """An architecture with a branch of each kind, as a file holds it."""
+    return json.loads(json.dumps(sample(MIXED, 0, TOGETHER | {"fusion": "gate"}).to_json()))
+
+
+def test_missing_and_unknown_keys() -> None:
+    def parts(document: dict[str, Any]) -> list[dict[str, Any]]:
+        branches = document["branches"]
+        return [document, *branches, branches[0]["layers"][0], branches[2]["layers"][0]]
+
+    for i, part in enumerate(parts(mixed_document())):
+        for key in [*part, None]:
+            document = mixed_document()
+            if key is None:
+                parts(document)[i]["more"] = 1
+            else:
+                del parts(document)[i][key]
+            with pytest.raises(SpaceError, match=f"not an architecture.*{key or 'more'}"):
+                SPACE.parse(document)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"space": "mamba"}, "space 'mamba' is not one of conv"),
+        ({"fusion": "attention"}, "fusion 'attention' is not one of concat, add, gate"),
+        ({"fusion": "none"}, "fusion 'none' is not one of concat, add, gate"),
+        ({"branches": []}, "an architecture has at least one branch"),
+        ({"branches": ["a", "b"]}, "not an architecture of the space 'conv'"),
+        ({"branches": 3}, "not an architecture of the space 'conv'"),
+    ],
+)
+def test_another_document(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        SPACE.parse(mixed_document() | change)
+
+
+@pytest.mark.parametrize("key", ["branch", "downsample", "readout"])
+def test_unknown_word_in_a_branch(key: str) -> None:
+    document = mixed_document()
+    document["branches"][0][key] = "other"
+    with pytest.raises(SpaceError, match=f"{key} 'other' is not one of"):
+        SPACE.parse(document)
+
+
+def test_one_branch_needs_no_fusion() -> None:
+    document = sample(MIXED, 0, ALONE).to_json()
+    with pytest.raises(SpaceError, match="fusion 'concat' is not one of none"):
+        SPACE.parse(document | {"fusion": "concat"})
+    with pytest.raises(SpaceError, match="not an architecture"):
+        SPACE.parse(json.loads("[]"))
+
+
+def test_optuna_replays_a_trial() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    distributions = set()
+    for _ in range(15):
+        trial = study.ask()
+        architecture = SPACE.sample(trial, MIXED)
+        replayed = SPACE.sample(optuna.trial.FixedTrial(trial.params), MIXED)
+        assert replayed == architecture
+        assert architecture_id(replayed) == architecture_id(architecture)
+        distributions.add(str(sorted(trial.distributions.items())))
+    assert len(distributions) == 1
+
+
+def test_the_shipped_spaces() -> None:
+    assert all(name == space.name and space.summary for name, space in SPACES.items())
+    assert isinstance(sample(MIXED, 0), multimodal.MultimodalStudent)

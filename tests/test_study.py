@@ -1,0 +1,196 @@
+"""The study on disk: constraints, samplers, resuming, and what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from nas import study
+from nas.cli import SAMPLERS as OFFERED
+from nas.errors import RunError, UsageError
+from nas.run_folder import CostSummary, Status, TrialRecord
+from nas.study import SAMPLERS, Study, default_storage, open_study, session_seed
+
+OBJECTIVES = ("error", "ram")
+VALUES = {"error": 0.25, "ram": 1000.0, "flash": 1.0}
+COST = CostSummary(1, 2, 3, 4, 0.1, 0.2, "8/2", "a+b")
+
+
+def opened(
+    folder: Path,
+    objectives: tuple[str, ...] = OBJECTIVES,
+    sampler: str = "random",
+    resume: bool = False,
+) -> Study:
+    return open_study(default_storage(folder), objectives, sampler, 0, resume)
+
+
+def record(number: int, status: Status = "trained") -> TrialRecord:
+    score = 0.75 if status == "trained" else None
+    return TrialRecord(number, f"c{number:012x}", status, score, COST, 1.0, 2.0, "", {"k": [1]})
+
+
+def finish(held: Study, status: Status = "trained", excess: float = -0.5) -> TrialRecord:
+    trial = held.ask()
+    trial.suggest_int("gene", 0, 10**6)
+    done = record(trial.number, status)
+    held.tell(trial, done, VALUES, {"ram": excess, "flash": -0.1})
+    return done
+
+
+def stored(folder: Path) -> list[FrozenTrial]:
+    """The trials as another program sees them."""
+    loaded = optuna.load_study(study_name=study.STUDY_NAME, storage=default_storage(folder))
+    return loaded.get_trials()
+
+
+CLASSES = {
+    "tpe": optuna.samplers.TPESampler,
+    "nsga2": optuna.samplers.NSGAIISampler,
+    "nsga3": optuna.samplers.NSGAIIISampler,
+    "gp": optuna.samplers.GPSampler,
+    "random": optuna.samplers.RandomSampler,
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers_by_name(name: str) -> None:
+    held = open_study("sqlite://", OBJECTIVES, name, 0, False)
+    assert type(held._study.sampler) is CLASSES[name]
+    finish(held)
+    finish(held)
+    assert len(held.records) == 2
+
+
+def test_the_command_line_offers_every_sampler() -> None:
+    assert set(OFFERED) == set(SAMPLERS)
+
+
+def test_unknown_sampler(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--sampler 'best': not one of tpe, nsga2"):
+        opened(tmp_path, sampler="best")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_trial_leaves(tmp_path: Path) -> None:
+    held = opened(tmp_path)
+    trained, refused, failed = (
+        finish(held, "trained"),
+        finish(held, "infeasible", excess=1.5),
+        finish(held, "failed"),
+    )
+    assert held.records == [trained, refused, failed]
+    trials = stored(tmp_path)
+    assert [t.state for t in trials] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL]
+    # A refused trial has values too: samplers learn from its constraint.
+    assert [t.values for t in trials] == [[0.25, 1000.0], [0.25, 1000.0], None]
+    assert [t.constraints for t in trials] == [
+        {"ram": -0.5, "flash": -0.1},
+        {"ram": 1.5, "flash": -0.1},
+        {"ram": -0.5, "flash": -0.1},
+    ]
+
+
+def test_constraints_are_set_before_the_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = opened(tmp_path)
+    trial, seen = held.ask(), []
+    original = held._study.tell
+
+    def tell(told: optuna.Trial, *rest: object, **named: object) -> object:
+        seen.append(held._study.get_trials()[told.number].constraints)
+        return original(told, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(held._study, "tell", tell)
+    held.tell(trial, record(0, "infeasible"), VALUES, {"ram": 2.0})
+    assert seen == [{"ram": 2.0}]
+
+
+def test_a_sampler_prefers_what_is_feasible(tmp_path: Path) -> None:
+    held = opened(tmp_path)
+    finish(held, "infeasible", excess=1.0)
+    finish(held, "trained")
+    best = optuna.load_study(
+        study_name=study.STUDY_NAME, storage=default_storage(tmp_path)
+    ).best_trials
+    assert [trial.number for trial in best] == [1]
+
+
+def test_resuming_returns_the_records_and_fails_what_ran(tmp_path: Path) -> None:
+    held = opened(tmp_path)
+    done = [finish(held), finish(held, "infeasible", 1.0), finish(held, "failed")]
+    held.ask()  # the session is killed here
+    forgotten = held.ask()
+    held.forget(forgotten)
+    assert [t.state for t in stored(tmp_path)][3:] == [TrialState.RUNNING, TrialState.FAIL]
+    again = opened(tmp_path, resume=True)
+    assert again.records == done
+    assert [t.state for t in stored(tmp_path)][3:] == [TrialState.FAIL, TrialState.FAIL]
+    assert finish(again).number == 5
+    assert len(opened(tmp_path, resume=True).records) == 4
+
+
+def test_an_existing_study_needs_resume(tmp_path: Path) -> None:
+    opened(tmp_path)
+    with pytest.raises(RunError, match="holds a study already; add --resume"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("others", (("error", "ram", "flash"), ("ram", "error"), ("error",)))
+def test_other_objectives_are_refused(others: tuple[str, ...], tmp_path: Path) -> None:
+    opened(tmp_path)
+    with pytest.raises(RunError, match="its objectives are error, ram; resume with the same"):
+        opened(tmp_path, objectives=others, resume=True)
+
+
+def test_sessions_of_one_run_draw_different_trials(tmp_path: Path) -> None:
+    assert session_seed(0, 0) == session_seed(0, 0) < 2**32
+    assert len({session_seed(seed, trials) for seed in range(4) for trials in range(25)}) == 100
+    genes = []
+    for session in range(2):
+        held = opened(tmp_path, resume=session > 0)
+        for _ in range(2):
+            finish(held)
+        genes.append([t.params["gene"] for t in stored(tmp_path)][-2:])
+    assert genes[0] != genes[1]
+
+
+def test_equal_seeds_draw_equal_trials(tmp_path: Path) -> None:
+    genes = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        held = opened(tmp_path / name)
+        for _ in range(2):
+            finish(held)
+        genes.append([t.params["gene"] for t in stored(tmp_path / name)])
+    assert genes[0] == genes[1]
+
+
+DAMAGE: dict[str, Callable[[bytes, Path], object]] = {
+    "half": lambda data, file: file.write_bytes(data[: len(data) // 2]),
+    "a page": lambda data, file: file.write_bytes(data[:4096]),
+    "100 bytes": lambda data, file: file.write_bytes(data[:100]),
+    "other bytes": lambda data, file: file.write_bytes(b"nothing like it" * 500),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_torn_study_is_one_line(damage: str, tmp_path: Path) -> None:
+    held = opened(tmp_path)
+    finish(held)
+    held._study._storage.remove_session()
+    file = tmp_path / "study.db"
+    DAMAGE[damage](file.read_bytes(), file)
+    with pytest.raises(RunError, match="the study cannot be opened") as error:
+        opened(tmp_path, resume=True)
+    text = str(error.value)
+    assert "study.db" in text and "\n" not in text and text.endswith("with another --out")
+
+
+def test_a_storage_that_is_no_storage() -> None:
+    with pytest.raises(RunError, match="the study cannot be opened") as error:
+        open_study("nowhere://x", OBJECTIVES, "random", 0, False)
+    assert str(error.value).startswith("nowhere://x: ")

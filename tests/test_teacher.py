@@ -1,0 +1,334 @@
+"""The teacher: when it is asked and when remembered, and the user's own ONNX model."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from nas import teacher_training
+from nas.augment import COPIES
+from nas.errors import DataError
+from nas.evaluate import Bench, prepare
+from nas.graph import Graph
+from nas.recipe import Recipe
+from nas.space import Problem, Sensor
+from nas.student import Student
+from nas.task import Task, make_task
+from nas.teacher import (
+    Answers,
+    Teacher,
+    average,
+    cache_folder,
+    get_teacher,
+    log_softmax,
+    teacher_hash,
+)
+from nas.teacher_training import run_onnx, teacher_graph, train_member
+
+torch.set_num_threads(1)
+
+Arrays = dict[str, np.ndarray]
+FLOAT, CLASSES = TensorProto.FLOAT, 3
+
+
+@pytest.fixture
+def task(toy_arrays: Arrays) -> Task:
+    return make_task(toy_arrays, "toy")
+
+
+@pytest.fixture
+def bench(task: Task) -> Bench:
+    return prepare(task, 0)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "cache"))
+    yield tmp_path / "cache" / "teachers"
+
+
+def answers(task: Task, seed: int = 0) -> Answers:
+    rng = np.random.default_rng(seed)
+
+    def some(*shape: int) -> np.ndarray:
+        return log_softmax(rng.normal(size=(*shape, task.classes)).astype(np.float32))
+
+    counts = {split: len(task.rows(split)) for split in ("train", "val", "test")}
+    return Answers(some(2, counts["train"]), some(counts["val"]), some(counts["test"]), 7)
+
+
+# ---------------------------------------------------------------- identity and cache
+
+
+def test_hash_is_of_data_weighting_seed_and_model(task: Task, toy_arrays: Arrays) -> None:
+    base = teacher_hash(task, "accuracy", 0, None)
+    toy_arrays["modality_stats"] = toy_arrays["modality_stats"] + 1
+    others = {
+        "data": teacher_hash(make_task(toy_arrays, "toy"), "accuracy", 0, None),
+        "fewer modalities": teacher_hash(task.restricted(["accel"]), "accuracy", 0, None),
+        "weighted loss": teacher_hash(task, "macro_f1", 0, None),
+        "seed": teacher_hash(task, "accuracy", 1, None),
+        "onnx": teacher_hash(task, "accuracy", 0, b"a"),
+        "other onnx": teacher_hash(task, "accuracy", 0, b"b"),
+    }
+    assert len({base, *others.values()}) == 1 + len(others)
+    assert all(len(identity) == 64 for identity in others.values())
+    assert base == teacher_hash(replace(task, name="renamed"), "accuracy", 0, None)
+    # Both balanced metrics train the same teacher; a model of the user's has no seed.
+    assert others["weighted loss"] == teacher_hash(task, "balanced_accuracy", 0, None)
+    assert others["onnx"] == teacher_hash(task, "accuracy", 1, b"a")
+
+
+def test_cache_folder(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert cache_folder() == cache
+    monkeypatch.setenv("NAS_CACHE_DIR", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "nas" / "teachers"
+
+
+def test_a_teacher_is_asked_once(task: Task, cache: Path) -> None:
+    asked = []
+
+    def ask() -> Answers:
+        asked.append(1)
+        return answers(task, seed=len(asked))
+
+    first = get_teacher(task, "accuracy", "one", "ensemble", ask)
+    assert first == get_teacher(task, "accuracy", "one", "ensemble", ask) and len(asked) == 1
+    assert [file.name for file in cache.iterdir()] == [
+        "one.npz"
+    ] and first.file == cache / "one.npz"
+    given = answers(task, seed=1)
+    with np.load(first.file, allow_pickle=False) as held:
+        np.testing.assert_array_equal(held["bank"], given.bank)
+    for split, log_probabilities in (("val", given.val), ("test", given.test)):
+        right = (log_probabilities.argmax(1) == task.y[task.rows(split)]).mean()
+        assert getattr(first, f"{split}_score") == right
+    get_teacher(task, "accuracy", "two", "ensemble", ask)
+    assert len(asked) == 2
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "cut short": lambda data: data[: len(data) // 2],
+    "first bytes": lambda data: b"XX" + data[2:],
+    "one array": lambda data: data.replace(b"\x93NUMPY", b"\x93NUMPX"),
+    "no zip": lambda data: b"torn",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_torn_cache_is_made_again(damage: str, task: Task, cache: Path) -> None:
+    def get() -> Teacher:
+        return get_teacher(task, "accuracy", "one", "ensemble", lambda: answers(task))
+
+    first = get()
+    whole = first.file.read_bytes()
+    first.file.write_bytes(DAMAGE[damage](whole))
+    assert get() == first
+    assert first.file.read_bytes() == whole
+
+
+def test_no_damage_of_the_cache_is_fatal(task: Task, cache: Path) -> None:
+    def get() -> Teacher:
+        return get_teacher(task, "accuracy", "one", "ensemble", lambda: answers(task))
+
+    whole = get().file.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        torn = bytearray(whole)
+        for position in rng.integers(0, len(torn), 3):
+            torn[position] = rng.integers(256)
+        (cache / "one.npz").write_bytes(torn)
+        get()
+
+
+def test_what_run_json_says(task: Task, cache: Path) -> None:
+    teacher = get_teacher(task, "accuracy", "one", "onnx", lambda: answers(task))
+    document = teacher.to_json()
+    assert document.pop("val_score") == teacher.val_score
+    assert document.pop("test_score") == teacher.test_score
+    assert document == {"kind": "onnx", "hash": "one", "parameters": 7}
+
+
+def test_average_is_normalised(task: Task) -> None:
+    members = [answers(task, seed) for seed in range(3)]
+    mean = average(members)
+    assert mean.parameters == 21
+    for name in ("bank", "val", "test"):
+        part = getattr(mean, name)
+        np.testing.assert_allclose(np.exp(part).sum(-1), 1, rtol=1e-5)
+        logits = np.mean([getattr(member, name) for member in members], 0)
+        np.testing.assert_allclose(np.diff(part), np.diff(logits), atol=1e-5)
+
+
+def test_log_softmax_of_large_numbers() -> None:
+    x = np.array([[1000.0, 1000.0, -1000.0]], np.float32)
+    np.testing.assert_allclose(log_softmax(x), [[-np.log(2), -np.log(2), -2000 - np.log(2)]])
+
+
+# ---------------------------------------------------------------- the ensemble
+
+
+@pytest.mark.parametrize(
+    "sensors",
+    (
+        [Sensor("s", "series", (1, 200, 6))],
+        [Sensor("s", "series", (1, 1, 1)), Sensor("v", "vector", (1, 1, 3))],
+        [Sensor("i", "image", (1, 1, 3))],
+        [Sensor("i", "image", (96, 64, 3)), Sensor("j", "image", (5, 300, 1))],
+        [Sensor("v", "vector", (1, 1, 600))],
+    ),
+)
+def test_graph_of_any_sensors(sensors: list[Sensor]) -> None:
+    graph = teacher_graph(Problem(tuple(sensors), 5))
+    assert isinstance(graph, Graph) and graph.shapes[graph.output] == (5,)
+    assert [source.name for source in graph.inputs] == [sensor.name for sensor in sensors]
+    net = Student(graph, dict.fromkeys("sijv", 0.1), quantised=False).eval()
+    inputs = {s.name: torch.zeros(2, s.shape[2], *s.shape[:2]) for s in sensors}
+    assert net(inputs).shape == (2, 5)
+
+
+def test_a_member_answers_for_every_copy_and_split(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Recipe(steps=30, batch_size=16, peak_rate=1e-2)
+    monkeypatch.setattr(teacher_training, "teacher_recipe", lambda rows, metric: short)
+    first, again, other = (train_member(bench, "accuracy", seed) for seed in (1, 1, 2))
+    rows = {split: len(labels) for split, labels in bench.labels.items()}
+    assert first.bank.shape == (1 + COPIES, rows["train"], CLASSES)
+    assert (first.val.shape, first.test.shape) == ((rows["val"], CLASSES), (rows["test"], CLASSES))
+    assert first.parameters > 1000
+    for name in ("bank", "val", "test"):
+        np.testing.assert_allclose(np.exp(getattr(first, name)).sum(-1), 1, rtol=1e-4)
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+    assert (first.val != other.val).any()
+    assert (first.bank[0].argmax(1) == bench.labels["train"]).mean() > 0.7
+
+
+# ---------------------------------------------------------------- the user's own model
+
+INPUTS = {"accel": ["n", 8, 3], "stats": ["n", 4]}
+RNG = np.random.default_rng(5)
+WEIGHTS = {"accel": RNG.normal(size=(24, CLASSES)), "stats": RNG.normal(size=(4, CLASSES))}
+WEIGHTS = {name: weight.astype(np.float32) for name, weight in WEIGHTS.items()}
+
+
+def model(
+    path: Path,
+    inputs: dict[str, list[Any]] | None = None,
+    kind: int = FLOAT,
+    tail: str | None = None,
+) -> str:
+    """An ONNX file: flattened inputs times WEIGHTS, summed, and an operator behind."""
+    inputs = INPUTS if inputs is None else inputs
+    nodes, parts = [], []
+    for name, weight in zip(inputs, WEIGHTS, strict=False):
+        nodes.append(helper.make_node("Flatten", [name], [f"{name}_flat"], axis=1))
+        nodes.append(helper.make_node("Cast", [f"{name}_flat"], [f"{name}_real"], to=FLOAT))
+        nodes.append(helper.make_node("MatMul", [f"{name}_real", weight], [f"{name}_part"]))
+        parts.append(f"{name}_part")
+    nodes.append(helper.make_node("Sum", parts or list(WEIGHTS)[:1], ["sum"]))
+    if tail is not None:
+        nodes.append(helper.make_node(tail, ["sum"], ["out"]))
+    output, counts = "sum" if tail is None else "out", tail in ("Shape", "Size")
+    graph = helper.make_graph(
+        nodes,
+        "teacher",
+        [helper.make_tensor_value_info(name, kind, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(output, TensorProto.INT64 if counts else FLOAT, None)],
+        [numpy_helper.from_array(weight, name) for name, weight in WEIGHTS.items()],
+    )
+    # Initialisers and inputs share a name space: the weights get names of their own.
+    for item in [*graph.initializer]:
+        item.name = f"{item.name}_weight"
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            if node.op_type in ("MatMul", "Sum") and name in WEIGHTS:
+                node.input[i] = f"{name}_weight"
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(made, str(path))
+    return str(path)
+
+
+def by_hand(task: Task, rows: np.ndarray) -> np.ndarray:
+    """The model's logits from real values, as the int8 inputs hold them: to half a step."""
+    total = np.zeros((len(rows), CLASSES))
+    for modality in task.modalities:
+        if modality.name in WEIGHTS:
+            steps = modality.quantised(rows).reshape(len(rows), *modality.shape)
+            real = steps * modality.input_scale * modality.std + modality.mean
+            limit = 0.51 * modality.input_scale * modality.std + 1e-5
+            near = np.abs(real - modality.real(rows)) <= limit
+            assert near[(steps > -128) & (steps < 127)].all()
+            total += real.reshape(len(rows), -1) @ WEIGHTS[modality.name]
+    return total
+
+
+def test_a_model_sees_real_values(bench: Bench, tmp_path: Path) -> None:
+    seen = run_onnx(bench, model(tmp_path / "m.onnx"))
+    task = bench.task
+    for split, log_probabilities in (
+        ("train", seen.bank[0]),
+        ("val", seen.val),
+        ("test", seen.test),
+    ):
+        expected = log_softmax(by_hand(task, task.rows(split)).astype(np.float32))
+        np.testing.assert_allclose(log_probabilities, expected, rtol=1e-3, atol=1e-3)
+    assert seen.bank.shape == (1 + COPIES, len(task.rows("train")), CLASSES)
+    assert (seen.bank[1] != seen.bank[0]).any() and seen.parameters == 0
+
+
+def test_logits_and_probabilities_say_the_same(bench: Bench, tmp_path: Path) -> None:
+    logits = run_onnx(bench, model(tmp_path / "a.onnx"))
+    probabilities = run_onnx(bench, model(tmp_path / "b.onnx", tail="Softmax"))
+    clear = np.exp(logits.val) > 1e-6  # smaller ones are cut at 1e-7
+    np.testing.assert_allclose(probabilities.val[clear], logits.val[clear], atol=1e-2)
+    assert (probabilities.val.argmax(1) == logits.val.argmax(1)).all()
+
+
+def test_a_model_may_use_some_of_the_modalities(bench: Bench, tmp_path: Path) -> None:
+    seen = run_onnx(bench, model(tmp_path / "m.onnx", {"accel": ["n", 8, 3]}))
+    assert seen.val.shape == (len(bench.labels["val"]), CLASSES)
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown input": (
+        {"inputs": {"microphone": ["n", 8, 3]}},
+        "input 'microphone' is no modality of the data; .* named among accel, view, stats",
+    ),
+    "no input": ({"inputs": {}}, "it has no input; its inputs must be named among accel"),
+    "rank": ({"inputs": {"accel": ["n", 3, 8, 1]}}, r"cannot be run on accel float32 \(\d+, 8, 3"),
+    "size": ({"inputs": {"accel": ["n", 24, 1]}}, r"cannot be run on accel float32 \(\d+, 8, 3"),
+    "one row": ({"inputs": {"accel": [1, 8, 3]}}, "cannot be run on .* any number of rows"),
+    "double": ({"kind": TensorProto.DOUBLE}, "cannot be run on .* must take float32 values"),
+    "flat output": ({"tail": "ReduceSum"}, r"output of shape \(1, 1\) must be \(\d+, 3\) finite"),
+    "square output": ({"tail": "Shape"}, r"output of shape \(2,\) must be \(\d+, 3\) finite"),
+    "scalar output": ({"tail": "Size"}, r"output of shape \(1,\) must be \(\d+, 3\) finite"),
+    "infinite output": ({"tail": "Log"}, "must be .* finite logits or probabilities"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_model_that_does_not_fit(case: str, bench: Bench, tmp_path: Path) -> None:
+    values, match = BAD[case]
+    path = model(tmp_path / "m.onnx", **values)
+    with pytest.raises(DataError, match=match) as error:
+        run_onnx(bench, path)
+    text = str(error.value)
+    assert text.startswith(f"--teacher {path}: ") and "\n" not in text
+
+
+@pytest.mark.parametrize("content", (b"", b"not a model", b"PK\x03\x04"))
+def test_a_file_that_is_no_model(content: bytes, bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"ONNX Runtime cannot load it \(") as error:
+        run_onnx(bench, str(path))
+    assert str(error.value).startswith(f"--teacher {path}: ") and "\n" not in str(error.value)
