@@ -4,8 +4,10 @@ Training then draws one copy of each sample at random, at no cost a step, and a 
 stored for every copy. Copies are made from the quantised inputs in normalised units and quantised
 again, so that a student never sees a value that its chip could not. Strength 1 means: series
 shifted by up to 12 % of their length, 10 % channel gain, noise of 0.05; images and spectrograms
-shifted by up to 2 pixels, gain and offset of 0.1, a cut-out or one band an axis set to the mean;
-vectors 0.1 of noise and 8 % of the entries set to that entry's minimum (a beacon not heard).
+shifted by up to 2 rows (or time frames) and 1 column (or band), an offset of 0.15; vectors 0.1 of
+noise and 8 % of the entries set to that entry's minimum (a beacon not heard). Images and
+spectrograms are not told apart, so what only one of them bears is left out: cut-outs, masks, gain
+and wider shifts made the teacher worse on all three sets of that kind.
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,26 +82,10 @@ def _augment_series(x: Floats, strength: float, rng: np.random.Generator) -> Flo
 
 
 def _augment_image(x: Floats, strength: float, rng: np.random.Generator) -> Floats:
-    n, height, width, channels = x.shape
-    for axis, length in ((1, height), (2, width)):
-        x = _shift(x, axis, max(1, round(2 * strength)) if length > 8 else 0, rng)
-    x = x * (1 + 0.1 * strength * _normal(rng, n, 1, 1, channels))
-    x = x + 0.1 * strength * _normal(rng, n, 1, 1, 1)
-    rows = _interval(height, 0.3 * strength, n, rng)[:, :, None]
-    columns = _interval(width, 0.3 * strength, n, rng)[:, None, :]
-    bands = _interval(height, 0.15 * strength, n, rng)[:, :, None]
-    bands = bands | _interval(width, 0.15 * strength, n, rng)[:, None, :]
-    kind = rng.integers(0, 3, (n, 1, 1))  # a third each: cut-out, bands, nothing
-    hidden = np.where(kind == 0, rows & columns, (kind == 1) & bands)
-    return np.where(hidden[..., None], np.float32(0), x).astype(np.float32)
-
-
-def _interval(length: int, share: float, n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """(n, length) a random run of up to `share` of the axis."""
-    span = rng.random((n, 1)) * share * length
-    start = rng.random((n, 1)) * np.maximum(length - span, 0)
-    position = np.arange(length)[None]
-    return (position >= start) & (position < start + span)
+    n, height, width, _ = x.shape
+    x = _shift(x, 1, max(1, round(2 * strength)) if height > 8 else 0, rng)
+    x = _shift(x, 2, 1 if width > 8 else 0, rng)
+    return np.asarray(x + 0.15 * strength * _normal(rng, n, 1, 1, 1), np.float32)
 
 
 def _augment_vector(x: Floats, strength: float, rng: np.random.Generator) -> Floats:

@@ -12,7 +12,7 @@ from nas.metrics import Metric
 
 SEARCH_STEPS = 700  # the accuracy of longer trainings was equal within seed noise on four data sets
 SEARCH_EPOCHS = 40  # small sets overfit before they reach SEARCH_STEPS
-TEACHER_STEPS = 900
+TEACHER_STEPS = 1200
 TEACHER_EPOCHS = 60
 FINAL_FACTOR = 2  # a front member is retrained for twice the steps of the search
 

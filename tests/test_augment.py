@@ -117,15 +117,15 @@ def test_entries_of_a_vector_are_lost_to_the_lowest_value() -> None:
     assert 0.05 < kept.mean() < 0.11  # 0.1 of normal noise has a mean size of 0.08
 
 
-def test_a_third_of_the_images_is_cut_and_a_third_banded() -> None:
-    x = np.full((600, 20, 20, 1), 2.0, np.float32)
-    y = augment._augment_image(x, 1.0, np.random.default_rng(0))[..., 0]
-    hidden = y == 0
-    rows, columns = hidden.all(2).any(1), hidden.all(1).any(1)
-    banded = rows | columns
-    cut = hidden.any((1, 2)) & ~banded
-    assert 0.2 < banded.mean() < 0.4 and 0.2 < cut.mean() < 0.4
-    assert hidden[cut].mean() < 0.3**2
+def test_images_move_by_two_rows_and_one_column_and_get_one_offset() -> None:
+    rows, columns = np.meshgrid(np.arange(20.0), np.arange(20.0), indexing="ij")
+    x = np.stack([rows, columns], -1)[None].repeat(400, 0).astype(np.float32)
+    y = augment._augment_image(x, 1.0, np.random.default_rng(0))
+    moved = y[:, 10, 10] - 10  # (n, 2): move of rows and of columns, plus one offset for both
+    offset = moved[:, :1] - np.round(moved[:, :1])
+    moves = np.round(moved - offset)
+    assert set(moves[:, 0]) >= {-2.0, 2.0} and set(moves[:, 1]) >= {-1.0, 1.0}
+    assert 0.1 < y[:, 10, 10].std() and np.abs(y).max() < 20 + 1
 
 
 @pytest.mark.parametrize(
