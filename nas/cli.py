@@ -231,14 +231,14 @@ def _search(chosen: argparse.Namespace) -> int:
 
 
 def _report(chosen: argparse.Namespace) -> int:
-    from nas.report import write_report
+    from nas.report.page import write_report
 
     print(write_report(chosen.dir))
     return 0
 
 
 def _verify(chosen: argparse.Namespace) -> int:
-    from nas.report import write_report
+    from nas.report.page import write_report
     from nas.tables import print_verification
     from nas.verify import require_equal, verify_run
 

@@ -26,7 +26,7 @@ from nas.manifest import Options, now, open_manifest
 from nas.profile import load_profile
 from nas.progress import Progress, clock
 from nas.recipe import student_steps
-from nas.report import write_report
+from nas.report.page import write_report
 from nas.rules import OBJECTIVES, Rules, front_hypervolume, front_of
 from nas.run_folder import locked, write_front, write_json
 from nas.scoring import classify_split

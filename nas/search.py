@@ -124,11 +124,13 @@ class Search:
         return self.clock.left_s() < self._reserved[1]
 
     def _drain(self) -> None:
-        """Takes in what is finished or about to be; the rest would eat the finals' time."""
-        patience = min(self.clock.left_s() * 0.05, 60.0)
-        until = time.monotonic() + patience
-        while self.pending and time.monotonic() < until:
-            self._collect(until - time.monotonic())
+        """Waits for what is running, which keeps its process busy anyway; drops what is queued."""
+        for future, pending in list(self.pending.items()):
+            if future.cancel():
+                del self.pending[future]
+                self.study.forget(pending.trial)
+        while self.pending and self.clock.left_s() > 0:
+            self._collect()
 
     def _propose(self) -> None:
         """Draws trials until one has to be trained, and hands it to a worker."""

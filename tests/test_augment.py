@@ -105,6 +105,16 @@ def test_short_series_are_not_shifted(steps: int, moves: bool) -> None:
     assert bool((np.abs(y - x) > 1).any()) == moves
 
 
+@pytest.mark.parametrize("strength", (0.5, 1.0))
+def test_gain_and_noise_of_a_series(strength: float) -> None:
+    x = np.ones((400, 1, 50, 2), np.float32)  # a shift changes nothing
+    y = augment._augment_series(x, strength, np.random.default_rng(0))
+    gains = y.mean(2, keepdims=True)
+    assert gains.mean() == pytest.approx(1, abs=0.02)
+    assert gains.std() == pytest.approx(0.1 * strength, rel=0.1)
+    assert (y - gains).std() == pytest.approx(0.05 * strength, rel=0.05)
+
+
 def test_entries_of_a_vector_are_lost_to_the_lowest_value() -> None:
     x = np.random.default_rng(0).uniform(-1, 1, (500, 1, 1, 4)).astype(np.float32)
     x[::2, 0, 0, 0] = -1.5  # not heard in every second row: gets no noise
@@ -125,7 +135,7 @@ def test_images_move_by_two_rows_and_one_column_and_get_one_offset() -> None:
     offset = moved[:, :1] - np.round(moved[:, :1])
     moves = np.round(moved - offset)
     assert set(moves[:, 0]) >= {-2.0, 2.0} and set(moves[:, 1]) >= {-1.0, 1.0}
-    assert 0.1 < y[:, 10, 10].std() and np.abs(y).max() < 20 + 1
+    assert y[:, 10, 10].std() > 0.1 and np.abs(y).max() < 20 + 1
 
 
 @pytest.mark.parametrize(

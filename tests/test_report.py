@@ -14,11 +14,11 @@ from nas.graph import Graph
 from nas.memory import MemoryPlan, check_plan, plan_memory
 from nas.pareto import hypervolume
 from nas.profile import load_profile
-from nas.report import write_report
-from nas.report_charts import CURVE_POINTS, normalised, search_curve
-from nas.report_data import Plan, Run, read_run
-from nas.report_drawing import arena_svg, flow_svg, lifetimes
-from nas.report_format import script_json
+from nas.report.charts import CURVE_POINTS, normalised, search_curve
+from nas.report.data import Plan, Run, read_run
+from nas.report.drawing import arena_svg, flow_svg, lifetimes
+from nas.report.format import script_json
+from nas.report.page import write_report
 from nas.run_folder import (
     CostSummary,
     TrialRecord,

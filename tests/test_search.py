@@ -291,16 +291,25 @@ def test_ctrl_c_closes_what_is_under_way_and_keeps_the_rest(
 
 
 class Late(FakePool):
-    """Answers after a while."""
+    """Runs `count` jobs at a time: the first takes a while, each further one as much longer."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(score)
         self.seconds = seconds
+        self.futures: list[Future[Any]] = []
 
     def submit(self, function: Any, job: Training) -> "Future[Any]":
         self.jobs.append(job)
         future: Future[Any] = Future()
-        timer = threading.Timer(self.seconds, lambda: future.set_result(score(job)))
+        if sum(not other.done() for other in self.futures) < self.count:
+            future.set_running_or_notify_cancel()  # a queued one can still be cancelled
+        self.futures.append(future)
+
+        def finish() -> None:
+            if future.running() or future.set_running_or_notify_cancel():
+                future.set_result(score(job))
+
+        timer = threading.Timer(self.seconds * min(3, len(self.jobs)), finish)
         timer.daemon = True
         timer.start()
         return future
@@ -318,9 +327,35 @@ def test_the_deadline_leaves_the_time_of_the_finals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "reserved_s", lambda *_: 2.0)
-    made = searched(Late(0.2), tmp_path, None, rules(most=10**6), deadline_s=2.7)
+    pool = Late(0.2)
+    made = searched(pool, tmp_path, None, rules(most=10**6), deadline_s=2.7)
     assert 3 <= len(made.trained) <= 15
-    assert 1.5 < made.clock.left_s() < 2.1
+    assert 1.0 < made.clock.left_s() < 2.1
+    running = [future for future in pool.futures if not future.cancelled()]
+    assert len(made.trained) == len(running), "what ran is scored, what was queued is dropped"
+    assert TrialState.RUNNING not in {t.state for t in made.study._study.get_trials()}
+
+
+class Queue(FakePool):
+    """The first two trainings run for a moment, all others never leave the queue."""
+
+    def submit(self, function: Any, job: Training) -> "Future[Any]":
+        self.jobs.append(job)
+        future: Future[Any] = Future()
+        if len(self.jobs) <= 2:
+            future.set_running_or_notify_cancel()
+            threading.Timer(0.5, lambda: future.set_result(score(job))).start()
+        return future
+
+
+def test_what_is_queued_when_time_is_up_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "reserved_s", lambda *_: 4.8)
+    pool = Queue(score)
+    made = searched(pool, tmp_path, None, rules(most=10**6), deadline_s=5.0)
+    assert len(made.trained) == 2 and len(pool.jobs) > 2
+    assert made.clock.left_s() > 3.5
     assert TrialState.RUNNING not in {t.state for t in made.study._study.get_trials()}
 
 

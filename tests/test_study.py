@@ -40,6 +40,16 @@ def finish(held: Study, status: Status = "trained", excess: float = -0.5) -> Tri
     return done
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of a study with one trial."""
+    folder = tmp_path_factory.mktemp("made")
+    held = opened(folder)
+    finish(held)
+    held._study._storage.remove_session()
+    return (folder / "study.db").read_bytes()
+
+
 def stored(folder: Path) -> list[FrozenTrial]:
     """The trials as another program sees them."""
     loaded = optuna.load_study(study_name=study.STUDY_NAME, storage=default_storage(folder))
@@ -133,15 +143,15 @@ def test_resuming_returns_the_records_and_fails_what_ran(tmp_path: Path) -> None
     assert len(opened(tmp_path, resume=True).records) == 4
 
 
-def test_an_existing_study_needs_resume(tmp_path: Path) -> None:
-    opened(tmp_path)
+def test_an_existing_study_needs_resume(made: bytes, tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(made)
     with pytest.raises(RunError, match="holds a study already; add --resume"):
         opened(tmp_path)
 
 
 @pytest.mark.parametrize("others", (("error", "ram", "flash"), ("ram", "error"), ("error",)))
-def test_other_objectives_are_refused(others: tuple[str, ...], tmp_path: Path) -> None:
-    opened(tmp_path)
+def test_other_objectives_are_refused(others: tuple[str, ...], made: bytes, tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(made)
     with pytest.raises(RunError, match="its objectives are error, ram; resume with the same"):
         opened(tmp_path, objectives=others, resume=True)
 
@@ -169,21 +179,19 @@ def test_equal_seeds_draw_equal_trials(tmp_path: Path) -> None:
     assert genes[0] == genes[1]
 
 
-DAMAGE: dict[str, Callable[[bytes, Path], object]] = {
-    "half": lambda data, file: file.write_bytes(data[: len(data) // 2]),
-    "a page": lambda data, file: file.write_bytes(data[:4096]),
-    "100 bytes": lambda data, file: file.write_bytes(data[:100]),
-    "other bytes": lambda data, file: file.write_bytes(b"nothing like it" * 500),
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "half": lambda data: data[: len(data) // 2],
+    "a page": lambda data: data[:4096],
+    "100 bytes": lambda data: data[:100],
+    "other bytes": lambda data: b"nothing like it" * 500,
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_torn_study_is_one_line(damage: str, tmp_path: Path) -> None:
-    held = opened(tmp_path)
-    finish(held)
-    held._study._storage.remove_session()
-    file = tmp_path / "study.db"
-    DAMAGE[damage](file.read_bytes(), file)
+def test_a_torn_study_is_one_line(damage: str, made: bytes, tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(made)
+    assert len(opened(tmp_path, resume=True).records) == 1
+    (tmp_path / "study.db").write_bytes(DAMAGE[damage](made))
     with pytest.raises(RunError, match="the study cannot be opened") as error:
         opened(tmp_path, resume=True)
     text = str(error.value)

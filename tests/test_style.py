@@ -29,7 +29,7 @@ CONFINED = {
     "onnxruntime": {"teacher_training"},
     "ai_edge_litert": {"to_tflite"},
     "flatbuffers": {"to_tflite"},
-    "plotly": {"report"},
+    "plotly": {"page"},
     "rich": {"progress", "tables"},
 }
 LAZY = {("workers", "torch"), ("teacher_training", "onnxruntime")}  # only inside functions

@@ -214,9 +214,10 @@ def test_a_member_answers_for_every_copy_and_split(
 
 # ---------------------------------------------------------------- the user's own model
 
-INPUTS = {"accel": ["n", 8, 3], "stats": ["n", 4]}
+INPUTS = {"accel": ["n", 8, 3], "stats": ["n", 4], "view": ["n", 6, 5, 1]}
 RNG = np.random.default_rng(5)
 WEIGHTS = {"accel": RNG.normal(size=(24, CLASSES)), "stats": RNG.normal(size=(4, CLASSES))}
+WEIGHTS["view"] = RNG.normal(0, 0.01, (30, CLASSES))
 WEIGHTS = {name: weight.astype(np.float32) for name, weight in WEIGHTS.items()}
 
 

@@ -11,7 +11,7 @@ from nas import training
 from nas.graph import Graph, Input
 from nas.numerics import Int8
 from nas.ops import Concat, Conv2d, Pool, Reshape
-from nas.recipe import Recipe, student_recipe, teacher_recipe
+from nas.recipe import TEACHER_STEPS, Recipe, student_recipe, teacher_recipe
 from nas.scoring import classify
 from nas.student import Student, to_integer
 from nas.training import TrainingSet, predict, train, training_set
@@ -96,13 +96,15 @@ def test_learns_from_both_sensors(bits: int) -> None:
 
 
 def test_equal_seeds_give_equal_integers() -> None:
-    def result(seed: int, start: int = 0) -> str:
-        model = net(seed=start, dropout=0.3)
+    def result(seed: int, start: int = 0, dropout: float = 0.3, drawn: int = 0) -> str:
+        model = net(seed=start, dropout=dropout)
+        torch.rand(drawn)  # what ran before in this process must not matter
         train(model, toy_set(), replace(RECIPE, steps=12), seed)
         return to_integer(model).hash
 
-    assert result(3) == result(3)
+    assert result(3) == result(3, drawn=5)
     assert len({result(3), result(4), result(3, start=1)}) == 3
+    assert result(3, dropout=0.0) != result(4, dropout=0.0)
 
 
 def test_a_float_network_is_trained_without_freezing() -> None:
@@ -268,5 +270,6 @@ def test_recipes_follow_metric_vectors_and_teacher() -> None:
     assert (plain.class_weighting, plain.distil_weight, plain.dropout) == (False, 0.0, 0.0)
     other = student_recipe(2000, True, "macro_f1", True, False)
     assert (other.class_weighting, other.distil_weight, other.dropout) == (True, 0.7, 0.3)
-    assert [teacher_recipe(rows, "accuracy").steps for rows in (50, 320, 9000)] == [200, 600, 900]
+    steps = [teacher_recipe(rows, "accuracy").steps for rows in (50, 320, 9000)]
+    assert steps == [200, 600, TEACHER_STEPS]
     assert teacher_recipe(50, "balanced_accuracy").class_weighting

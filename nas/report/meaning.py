@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from nas.report_data import Run
-from nas.report_format import (
+from nas.report.data import Run
+from nas.report.format import (
     DASH,
     METRIC_NAMES,
     count,

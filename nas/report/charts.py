@@ -1,6 +1,6 @@
 """The charts of the report as plotly documents, and the history they show.
 
-The figures are plain data; nas/report.js draws them. Text that plotly shows is escaped here, since
+The figures are plain data; report.js draws them. Text that plotly shows is escaped here, since
 plotly reads markup in it.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from nas.pareto import Points, hypervolume
-from nas.report_data import Budgets, Candidate, Run, Trial
-from nas.report_format import METRIC_NAMES, interval, kilobytes, percent, short
+from nas.report.data import Budgets, Candidate, Run, Trial
+from nas.report.format import METRIC_NAMES, interval, kilobytes, percent, short
 
 ACCENT, GREY, LINE, INK = "#0f6b8f", "#c3cad1", "#b4552d", "#3b4650"
 CURVE_POINTS = 60

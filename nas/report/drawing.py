@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from nas.graph import Graph
 from nas.ops import Op, size
-from nas.report_data import Plan
-from nas.report_format import esc, kilobytes, plural, shape
-from nas.report_words import has_relu, sensors_of, title, weight_bits
+from nas.report.data import Plan
+from nas.report.format import esc, kilobytes, plural, shape
+from nas.report.words import has_relu, sensors_of, title, weight_bits
 
 BOX, TALL, GAP_X, GAP_Y = 172, 44, 26, 22
 ARENA_WIDTH, ARENA_HEIGHT, LEFT, BOTTOM, TOP = 860, 300, 62, 34, 18

@@ -16,7 +16,7 @@ from nas.ops import (
     Table,
     size,
 )
-from nas.report_format import plural, shape
+from nas.report.format import plural, shape
 
 
 def sensors_of(graph: Graph) -> dict[str, frozenset[str]]:

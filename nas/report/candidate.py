@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from nas.report_data import Candidate
-from nas.report_drawing import arena_svg, flow_svg
-from nas.report_format import (
+from nas.report.data import Candidate
+from nas.report.drawing import arena_svg, flow_svg
+from nas.report.format import (
     DASH,
     badge,
     count,
@@ -24,7 +24,7 @@ from nas.report_format import (
     short,
     table,
 )
-from nas.report_words import architecture_words
+from nas.report.words import architecture_words
 
 MOST_CLASSES = 20  # more classes are shown as their most frequent confusions
 MOST_CONFUSIONS = 20

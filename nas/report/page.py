@@ -12,10 +12,10 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from nas.report_candidate import panel
-from nas.report_charts import MOST_GREY, axes, front_figures, history_figures, other_trained
-from nas.report_data import Candidate, Run, read_run
-from nas.report_format import (
+from nas.report.candidate import panel
+from nas.report.charts import MOST_GREY, axes, front_figures, history_figures, other_trained
+from nas.report.data import Candidate, Run, read_run
+from nas.report.format import (
     DASH,
     METRIC_NAMES,
     badge,
@@ -32,7 +32,7 @@ from nas.report_format import (
     short,
     table,
 )
-from nas.report_meaning import meaning, origin, spent
+from nas.report.meaning import meaning, origin, spent
 from nas.run_folder import write_atomic
 
 # Nothing may be loaded from anywhere: a reader can trust the page offline and with private data.

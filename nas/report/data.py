@@ -13,7 +13,7 @@ from typing import Any
 
 from nas.errors import GraphError, RunError
 from nas.graph import Graph
-from nas.report_format import dig, number
+from nas.report.format import dig, number
 from nas.run_folder import FRONT_COLUMNS, read_front, read_json
 
 DEFAULT_LATENCY_MS = 100.0  # what hypervolume divides by when no limit was given
