@@ -1,6 +1,7 @@
 """What a run was asked to do, and run.json, which remembers it."""
 
 import datetime
+import hashlib
 import importlib.metadata
 import sys
 from dataclasses import dataclass
@@ -11,12 +12,15 @@ from nas.budget import DEFAULT_LATENCY_LIMIT_MS, Budget
 from nas.errors import RunError
 from nas.metrics import Metric
 from nas.profile import Profile
-from nas.run_folder import read_json, write_json
+from nas.run_folder import read_json
 from nas.space import Space
 from nas.task import Task
 
 FORMAT = 1  # of run.json
-SAME_ON_RESUME = ("data", "profile", "space", "objectives", "metric", "distil", "seed", "limits")
+SAME_ON_RESUME = (
+    *("data", "profile", "space", "objectives", "metric", "distil", "own_teacher", "seed"),
+    "limits",
+)
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,25 @@ class Options:
     quiet: bool
 
 
-def open_manifest(options: Options, task: Task, profile: Profile, budget: Budget) -> dict[str, Any]:
-    """run.json of a new run, or that of the run to resume, which must be the same run."""
-    path = options.out / "run.json"
-    fresh = _manifest(options, task, profile, budget)
+def open_manifest(
+    options: Options, task: Task, profile: Profile, budget: Budget, teacher: bytes | None
+) -> dict[str, Any]:
+    """run.json of a new run, not yet written, or that of the run to resume.
+
+    Raises:
+        RunError: the folder holds a run and `resume` is not set, or the other way round, or it
+            holds another run than the one that the options ask for.
+    """
+    path, study = options.out / "run.json", options.out / "study.db"
+    fresh = _manifest(options, task, profile, budget, teacher)
     if not path.exists():
-        if (options.out / "study.db").exists():
+        if study.exists():
             raise RunError(f"{options.out}: holds a study without run.json; choose another --out")
-        write_json(path, fresh)
         return fresh
+    if options.resume and options.storage is None and not study.exists():
+        raise RunError(
+            f"{study}: missing, so nothing to resume; restore it or choose another --out"
+        )
     if not options.resume:
         raise RunError(
             f"{options.out}: holds a run already; add --resume to go on with it or choose another"
@@ -74,7 +88,9 @@ def open_manifest(options: Options, task: Task, profile: Profile, budget: Budget
     return held
 
 
-def _manifest(options: Options, task: Task, profile: Profile, budget: Budget) -> dict[str, Any]:
+def _manifest(
+    options: Options, task: Task, profile: Profile, budget: Budget, teacher: bytes | None
+) -> dict[str, Any]:
     rows = {"train": len(task.rows("train")), "val": len(task.rows("val"))}
     return {
         "format": FORMAT,
@@ -106,6 +122,7 @@ def _manifest(options: Options, task: Task, profile: Profile, budget: Budget) ->
         "objectives": list(options.objectives),
         "metric": options.metric,
         "distil": options.distil,
+        "own_teacher": None if teacher is None else hashlib.sha256(teacher).hexdigest(),
         "storage": options.storage,
         "workers": options.workers,
         "notes": [],

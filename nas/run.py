@@ -7,6 +7,7 @@ All that can be refused is refused before the run folder is touched.
 
 import importlib.util
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from nas.progress import Progress, clock
 from nas.recipe import student_steps
 from nas.report.page import write_report
 from nas.rules import OBJECTIVES, Rules, front_hypervolume, front_of
-from nas.run_folder import locked, write_front, write_json
+from nas.run_folder import TrialRecord, locked, write_front, write_json
 from nas.scoring import classify_split
 from nas.search import EXPORT_S, EXPORT_S_PER_MEMBER, Clock, Search
 from nas.space import problem_of
@@ -64,7 +65,7 @@ def run_search(options: Options) -> Path:
     if options.resume and not (options.out / "run.json").exists():
         raise RunError(f"{options.out}: no run.json, so nothing to resume; leave out --resume")
     with locked(options.out), Progress(options.quiet) as progress:
-        manifest = open_manifest(options, task, profile, budget)
+        manifest = open_manifest(options, task, profile, budget, onnx)
         source = DataSource(options.task, options.data, task.names, task.data_hash)
         rules = Rules(
             options.space,
@@ -77,13 +78,8 @@ def run_search(options: Options) -> Path:
             options.seed,
             options.max_latency_ms or DEFAULT_LATENCY_LIMIT_MS,
         )
-        storage = options.storage or default_storage(options.out)
-        study = open_study(
-            storage, options.objectives, options.sampler, options.seed, options.resume
-        )
-        earlier_s = max((r.finished_s for r in study.records), default=0.0)
-        clock_ = Clock(options.budget_s, earlier_s, began_s)
-        session = _Session(options, task, rules, study, manifest, clock_, progress)
+        clock_ = Clock(options.budget_s, 0.0, began_s)
+        session = _Session(options, task, rules, manifest, clock_, progress)
         with pool(options.workers, source) as workers:
             session.search(workers, onnx)
         session.finish()
@@ -110,6 +106,13 @@ def check_runtimes(options: Options) -> None:
         )
 
 
+def remove_strangers(folder: Path, members: set[str]) -> None:
+    """Deletes the folders of candidates that have left the front; their models stay in trained/."""
+    for path in folder.iterdir():
+        if path.name not in members:
+            shutil.rmtree(path)
+
+
 def tflm_has_wheels() -> bool:
     """Whether tflite-micro can be installed from wheels on this machine."""
     return sys.platform == "linux" and os.uname().machine == "x86_64"
@@ -132,14 +135,14 @@ class _Session:
         options: Options,
         task: Task,
         rules: Rules,
-        study: Study,
         manifest: dict[str, Any],
         clock: Clock,
         progress: Progress,
     ) -> None:
-        self.options, self.task, self.rules, self.study = options, task, rules, study
+        self.options, self.task, self.rules = options, task, rules
         self.manifest, self.clock, self.progress = manifest, clock, progress
         self.run = options.out
+        self.records: list[TrialRecord] = []
         self.finalists: list[Finalist] = []
 
     def search(self, workers: Pool, onnx: bytes | None) -> None:
@@ -160,8 +163,10 @@ class _Session:
             self.rules = replace(self.rules, teacher=teacher.file)
         else:
             self.manifest["teacher"] = {"kind": "none"}
-        write_json(self.run / "run.json", self.manifest)
-        search = Search(self.rules, self.study, workers, self.run, self.clock, self.progress)
+        search = Search(
+            self.rules, self._open_study(), workers, self.run, self.clock, self.progress
+        )
+        self.records = search.study.records
         search.go(self.options.trials)
         records = choose_finalists(self.rules, search.trained)
         if not records:
@@ -182,6 +187,17 @@ class _Session:
             lambda: self.clock.left_s() - spared_s,
             self.progress,
         )
+
+    def _open_study(self) -> Study:
+        """The study, once a teacher exists; only now does the folder become that of a run."""
+        options = self.options
+        storage = options.storage or default_storage(self.run)
+        study = open_study(
+            storage, options.objectives, options.sampler, options.seed, options.resume
+        )
+        write_json(self.run / "run.json", self.manifest)
+        self.clock.earlier_s = max((r.finished_s for r in study.records), default=0.0)
+        return study
 
     def _teacher(self, workers: Pool, onnx: bytes | None) -> Teacher | None:
         """The cached teacher of these data, or a new one; None without distillation."""
@@ -220,6 +236,7 @@ class _Session:
         entries = [(f.record.cost, f.val_scores[0]) for f in self.finalists]
         front = [self.finalists[i] for i in front_of(self.rules, entries)]
         rows = [self._export(finalist, deviation) for finalist in front]
+        remove_strangers(self.run / "candidates", {row["id"] for row in rows})
         rows.sort(key=lambda row: (-row["val_score"], row["weight_bytes"]))
         write_front(self.run, rows)
         self._close_manifest([(f.record.cost, f.val_scores[0]) for f in front], deviation)
@@ -235,7 +252,7 @@ class _Session:
     def _close_manifest(
         self, entries: Sequence[tuple[Any, float]], deviation: float | None
     ) -> None:
-        counts: list[str] = [record.status for record in self.study.records]
+        counts: list[str] = [record.status for record in self.records]
         statuses = ("trained", "duplicate", "infeasible", "failed")
         notes: list[str] = []
         if self.options.verify and importlib.util.find_spec("tflite_micro") is None:

@@ -26,6 +26,8 @@ from nas.workers import Pool, Training, train
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
+ASKS_AT_ONCE = 8  # proposals between two looks at what the workers have finished
+EXPLORE_EVERY = 5  # of proposals in a row without a training, each fifth is drawn at random
 MOST_IDLE_ASKS = 400  # proposals in a row without a training: the space is used up
 MOST_DEATHS = 5  # worker processes that may die before the run stops
 MOST_FINALS = 0.5  # share of a run's time that final trainings may take,
@@ -79,6 +81,7 @@ class Search:
         self.clock, self.progress = clock, progress
         self.known = {r.id: r for r in study.records if r.status in ("trained", "infeasible")}
         self.pending: dict[Future[Any], _Pending] = {}
+        self.twins: list[_Pending] = []  # drawn while an equal architecture is being trained
         self.idle_asks = 0
         self.deaths = 0
         self._shown_size = -1
@@ -96,12 +99,15 @@ class Search:
             while self.pending or not self._enough(trials):
                 if self._time_is_up():
                     break
+                proposed = True
                 while len(self.pending) <= self.pool.count and not self._enough(trials):
-                    self._propose()
-                self._collect()
+                    proposed = self._propose()
+                    if not proposed:
+                        break  # what has finished in the meantime comes first
+                self._collect(1.0 if proposed else 0.05)
             self._drain()
         finally:
-            for pending in self.pending.values():
+            for pending in [*self.pending.values(), *self.twins]:
                 self.study.forget(pending.trial)
             write_trials(self.run, self.study.records)
 
@@ -132,10 +138,14 @@ class Search:
         while self.pending and self.clock.left_s() > 0:
             self._collect()
 
-    def _propose(self) -> None:
-        """Draws trials until one has to be trained, and hands it to a worker."""
-        while self.idle_asks < MOST_IDLE_ASKS:
-            trial = self.study.ask()
+    def _propose(self) -> bool:
+        """Draws a few trials until one has to be trained; whether one was handed to a worker.
+
+        A trial whose twin is being trained waits for its score: told as failed it would teach the
+        sampler nothing, and a sampler that has converged would draw it again and again.
+        """
+        for _ in range(ASKS_AT_ONCE):
+            trial = self.study.ask(explore=self.idle_asks % EXPLORE_EVERY == EXPLORE_EVERY - 1)
             architecture = self.rules.space.sample(trial, self.rules.problem)
             identity = architecture_id(architecture)
             priced = price(architecture.lower(), self.rules.profile)
@@ -147,12 +157,13 @@ class Search:
             elif known is not None:
                 self._tell(pending, "duplicate", known.val_score, 0.0, "")
             elif any(other.id == identity for other in self.pending.values()):
-                self.study.forget(trial)  # its twin is being trained
+                self.twins.append(pending)
             else:
                 self._submit(pending)
                 self.idle_asks = 0
-                return
+                return True
             self.idle_asks += 1
+        return False
 
     def _submit(self, pending: _Pending) -> None:
         rules = self.rules
@@ -170,7 +181,7 @@ class Search:
         else:
             self.pending[future] = pending
 
-    def _collect(self, timeout: float | None = 1.0) -> None:
+    def _collect(self, timeout: float = 1.0) -> None:
         """Waits for a training and stores what has finished."""
         done, _ = wait(self.pending, timeout=timeout, return_when=FIRST_COMPLETED)
         lost = []
@@ -185,9 +196,16 @@ class Search:
             else:
                 write_atomic(self.run / "trained" / f"{pending.id}.npz", trained.model)
                 self._tell(pending, "trained", trained.val_score, trained.train_s, "")
+                self._tell_twins(pending.id, trained.val_score)
         if lost:
             self._revive(lost)
         self._show()
+
+    def _tell_twins(self, identity: str, score: float) -> None:
+        """What was drawn twice takes over the score that has just been measured."""
+        for twin in [twin for twin in self.twins if twin.id == identity]:
+            self.twins.remove(twin)
+            self._tell(twin, "duplicate", score, 0.0, "")
 
     def _revive(self, lost: Sequence[_Pending]) -> None:
         """A worker was killed: a new pool, and everything that was under way once more."""

@@ -39,10 +39,13 @@ class Study:
 
     def __init__(self, study: optuna.Study, objectives: tuple[str, ...]) -> None:
         self._study, self._objectives = study, objectives
+        self._sampler: BaseSampler = study.sampler
+        self._random = optuna.samplers.RandomSampler(seed=len(study.get_trials(deepcopy=False)))
         self.records: list[TrialRecord] = []
 
-    def ask(self) -> Trial:
-        """The next trial; its genes are drawn by the search space."""
+    def ask(self, explore: bool = False) -> Trial:
+        """The next trial; its genes are drawn by the search space, at random with `explore`."""
+        self._study.sampler = self._random if explore else self._sampler
         return self._study.ask()
 
     def tell(
