@@ -352,7 +352,7 @@ def test_what_is_queued_when_time_is_up_is_dropped(
 ) -> None:
     monkeypatch.setattr(search, "reserved_s", lambda *_: 3.6)
     pool = Queue(score)
-    made = searched(pool, tmp_path, None, rules(most=10**6), deadline_s=5.0)
+    made = searched(pool, tmp_path, None, rules(most=500), deadline_s=5.0)
     assert len(made.trained) == 2 and len(pool.jobs) > 2
     assert made.clock.left_s() > 1
     assert TrialState.RUNNING not in {t.state for t in made.study._study.get_trials()}
