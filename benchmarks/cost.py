@@ -11,14 +11,13 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from nas.budget import Budget
 from nas.cost import estimate
 from nas.memory import check_plan, plan_memory
 from nas.profile import load_profile
-from nas.space import Problem, Sensor
+from nas.space import Problem, RandomTrial, Sensor
 from search_spaces import SPACES
 
 PROBLEMS = {
@@ -54,26 +53,13 @@ PROBLEMS = {
 }
 
 
-class Draw:
-    """A trial of random genes."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        return self._rng.randint(low, high)
-
-    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
-        return self._rng.choice(choices)
-
-
 def measure(problem: Problem, samples: int) -> dict[str, float]:
     """Milliseconds of one cost, and what the plans are like."""
     rng, space, profile = random.Random(0), SPACES["conv"], load_profile("cortex-m4-32k")
     budget = Budget(profile.ram_budget_bytes, profile.flash_budget_bytes, None, None)
     seconds, ratios, refused, operators = [], [], 0, []
     for _ in range(samples):
-        architecture = space.sample(Draw(rng), problem)
+        architecture = space.sample(RandomTrial(rng), problem)
         start = time.perf_counter()
         graph = architecture.lower()
         plan = plan_memory(graph)

@@ -1,7 +1,6 @@
 """What a candidate may cost on a device, and whether anything in a space can meet it."""
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.cost import Cost, estimate
@@ -9,7 +8,7 @@ from nas.errors import BudgetError
 from nas.graph import Graph
 from nas.memory import MemoryPlan, check_plan, plan_memory
 from nas.profile import Profile
-from nas.space import Problem, Space
+from nas.space import Problem, RandomTrial, Space
 
 PROBES = 400  # random architectures tried before a budget is called impossible
 DEFAULT_LATENCY_LIMIT_MS = 100.0  # scale of the latency axis when no limit is given
@@ -66,19 +65,6 @@ def price(graph: Graph, profile: Profile) -> Priced:
     return Priced(graph, plan, estimate(graph, plan, profile))
 
 
-class _Draw:
-    """A trial of random genes, or of each gene's first choice with `lowest`."""
-
-    def __init__(self, rng: random.Random, lowest: bool) -> None:
-        self._rng, self._lowest = rng, lowest
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        return low if self._lowest else self._rng.randint(low, high)
-
-    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
-        return choices[0] if self._lowest else self._rng.choice(choices)
-
-
 def check_possible(space: Space, problem: Problem, profile: Profile, budget: Budget) -> None:
     """Returns at the first architecture inside the budget.
 
@@ -88,7 +74,7 @@ def check_possible(space: Space, problem: Problem, profile: Profile, budget: Bud
     rng = random.Random(0)
     costs = []
     for probe in range(PROBES):
-        draw = _Draw(rng, lowest=probe == 0)
+        draw = RandomTrial(rng, lowest=probe == 0)
         cost = price(space.sample(draw, problem).lower(), profile).cost
         if not budget.refusal(cost):
             return

@@ -9,6 +9,7 @@ are trained once.
 
 import hashlib
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
@@ -26,6 +27,21 @@ class Trial(Protocol):
     def suggest_int(self, name: str, low: int, high: int) -> int: ...
 
     def suggest_categorical(self, name: str, choices: Sequence[str]) -> str: ...
+
+
+class RandomTrial:
+    """A trial of random genes, or of each gene's first choice with `lowest`."""
+
+    def __init__(self, rng: random.Random, lowest: bool = False) -> None:
+        self._rng, self._lowest = rng, lowest
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """A uniform draw from low to high, both included."""
+        return low if self._lowest else self._rng.randint(low, high)
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
+        """A uniform draw."""
+        return choices[0] if self._lowest else self._rng.choice(choices)
 
 
 @dataclass(frozen=True, slots=True)
