@@ -11,7 +11,7 @@ from pathlib import Path
 from nas.run_folder import read_front, read_json
 
 WIDTH, HEIGHT = 760, 400
-LEFT, RIGHT, TOP, BOTTOM = 70, 24, 46, 56
+LEFT, RIGHT, TOP, BOTTOM = 60, 24, 62, 56
 INK, ACCENT, GREY = "#1c2733", "#0b6bcb", "#c8d0d9"
 
 
@@ -66,7 +66,7 @@ def draw(run: Path) -> str:
     parts.append(
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 14}" text-anchor="middle">'
         "packed weights, biases, constants and tables (exact)</text>"
-        f'<text x="16" y="{TOP - 10}" font-size="12">test {escape(manifest["metric"])} of the'
+        f'<text x="{LEFT}" y="44" font-size="12">test {escape(manifest["metric"])} of the'
         " integer model, 90 % interval</text></svg>"
     )
     return "\n".join(parts) + "\n"
