@@ -95,7 +95,7 @@ _RUNS = (
         runtimes.run_litert,
         runtimes.ROUNDING["litert"],
         "LiteRT, model.tflite",
-        "must be equal to the reference in LiteRT's own rounding",
+        "must be equal, in LiteRT's own rounding",
     ),
     _Run(
         "model.onnx",
