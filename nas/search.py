@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 ASKS_AT_ONCE = 8  # proposals between two looks at what the workers have finished
+WRITE_EVERY = 10  # trainings after which trials.csv is brought up to date; study.db always is
 EXPLORE_EVERY = 5  # of proposals in a row without a training, each fifth is drawn at random
 MOST_IDLE_ASKS = 400  # proposals in a row without a training: the space is used up
 MOST_DEATHS = 5  # worker processes that may die before the run stops
@@ -197,6 +198,8 @@ class Search:
                 write_atomic(self.run / "trained" / f"{pending.id}.npz", trained.model)
                 self._tell(pending, "trained", trained.val_score, trained.train_s, "")
                 self._tell_twins(pending.id, trained.val_score)
+                if len(self.trained) % WRITE_EVERY == 0:
+                    write_trials(self.run, self.study.records)
         if lost:
             self._revive(lost)
         self._show()

@@ -358,6 +358,18 @@ def test_what_is_queued_when_time_is_up_is_dropped(
     assert TrialState.RUNNING not in {t.state for t in made.study._study.get_trials()}
 
 
+def test_trials_are_on_disk_while_the_search_runs(tmp_path: Path) -> None:
+    lines: list[int] = []
+
+    def watched(job: Training) -> Trained:
+        file = tmp_path / "trials.csv"
+        lines.append(len(file.read_text().splitlines()) - 1 if file.exists() else 0)
+        return score(job)
+
+    searched(FakePool(watched), tmp_path, search.WRITE_EVERY + 6)
+    assert lines[0] == 0 and lines[-1] >= search.WRITE_EVERY
+
+
 def test_clock_counts_earlier_sessions() -> None:
     clock = Clock(100.0, earlier_s=50.0)
     assert 50 <= clock.elapsed_s() < 51 and 99 < clock.left_s() <= 100
