@@ -17,7 +17,7 @@ from typing import Any
 from nas.integer import IntegerModel, load_integer_model
 from nas.progress import Progress, clock
 from nas.recipe import FINAL_FACTOR
-from nas.rules import Rules, front_of, training_seed
+from nas.rules import Rules, front_of, scored, training_seed
 from nas.run_folder import TrialRecord, read_json, write_atomic, write_json
 from nas.workers import Pool, Training, train
 
@@ -54,7 +54,7 @@ class Finalist:
 
 def choose_finalists(rules: Rules, trained: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The front of the search, best score first."""
-    entries = [(r.cost, r.val_score) for r in trained if r.val_score is not None]
+    entries = scored(trained)
     chosen = [trained[i] for i in front_of(rules, entries)]
     return sorted(chosen, key=lambda r: -(r.val_score or 0.0))
 

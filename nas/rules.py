@@ -13,7 +13,7 @@ from nas import pareto
 from nas.budget import Budget
 from nas.metrics import Metric
 from nas.profile import Profile
-from nas.run_folder import CostSummary
+from nas.run_folder import CostSummary, TrialRecord
 from nas.space import Problem, Space
 
 OBJECTIVES = ("error", "ram", "flash", "latency")
@@ -52,6 +52,11 @@ class Rules:
             cost.flash_bytes / self.budget.flash_bytes,
             cost.latency_ms / self.latency_scale_ms,
         ]
+
+
+def scored(records: Sequence[TrialRecord]) -> list[tuple[CostSummary, float]]:
+    """(cost, val_score) of the records that have a score, in their order."""
+    return [(r.cost, r.val_score) for r in records if r.val_score is not None]
 
 
 def nondominated(rules: Rules, entries: Sequence[tuple[CostSummary, float]]) -> NDArray[np.int64]:

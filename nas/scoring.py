@@ -20,6 +20,6 @@ def classify(model: IntegerModel, inputs: Mapping[str, Int8]) -> NDArray[np.int6
 
 def classify_split(task: Task, model: IntegerModel, split: SplitName) -> NDArray[np.int64]:
     """`classify` on a split of a task; quantises only what the model uses."""
-    used = {source.name for source in model.graph.inputs}
+    modalities = {m.name: m for m in task.modalities}
     rows = task.rows(split)
-    return classify(model, {m.name: m.quantised(rows) for m in task.modalities if m.name in used})
+    return classify(model, {s.name: modalities[s.name].quantised(rows) for s in model.graph.inputs})

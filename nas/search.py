@@ -17,7 +17,7 @@ from nas.budget import Priced, price
 from nas.errors import RunError
 from nas.progress import Progress, clock
 from nas.recipe import FINAL_FACTOR
-from nas.rules import MOST_EXPORTED, Rules, front_hypervolume, nondominated, training_seed
+from nas.rules import MOST_EXPORTED, Rules, front_hypervolume, nondominated, scored, training_seed
 from nas.run_folder import TrialRecord, summarise, write_atomic, write_trials
 from nas.space import Architecture, architecture_id
 from nas.study import Study
@@ -251,7 +251,7 @@ class Search:
 
     def _show(self) -> None:
         trained = self.trained
-        entries = [(r.cost, r.val_score) for r in trained if r.val_score is not None]
+        entries = scored(trained)
         if len(entries) != self._shown_size and len(entries) % 5 == 1:
             self._shown_size = len(entries)
             self._hypervolume = front_hypervolume(self.rules, entries)
@@ -272,7 +272,7 @@ def reserved_s(rules: Rules, trained: Sequence[TrialRecord], workers: int, total
     The first final training of every member comes before a second one, which may not push the
     finals beyond a third of the time; more than half of it they never take.
     """
-    entries = [(r.cost, r.val_score) for r in trained if r.val_score is not None]
+    entries = scored(trained)
     seconds = [trained[i].train_s for i in nondominated(rules, entries)]
     if not seconds:
         return EXPORT_S
