@@ -195,6 +195,8 @@ class _Session:
         study = open_study(
             storage, options.objectives, options.sampler, options.seed, options.resume
         )
+        if not options.resume:
+            study.begin_with(self.rules.space.starts(self.rules.problem))
         write_json(self.run / "run.json", self.manifest)
         self.clock.earlier_s = max((r.finished_s for r in study.records), default=0.0)
         return study
