@@ -21,8 +21,8 @@ RESOURCES: tuple[Resource, ...] = get_args(Resource)
 LEAST_ERROR = 1e-3  # below one mistake in a thousand, a difference is none
 WORTH = 0.15  # the share of more errors that half the RAM, Flash and latency is worth
 KNEE = (
-    f"The knee takes half the RAM, Flash and latency to be worth {100 * WORTH:.0f} % more errors, and"
-    " a score within one standard error of the best to be as good as the best."
+    f"The knee takes half the RAM, Flash and latency to be worth {100 * WORTH:.0f} % more errors,"
+    " and a score within one standard error of the best to be as good as the best."
 )
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas import __version__
+from nas.cli_pick import add_pick_verb
+from nas.cli_types import positive as _positive
+from nas.cli_types import positive_int as _positive_int
 from nas.errors import NasError, UsageError
 
 if TYPE_CHECKING:
@@ -88,43 +91,7 @@ def _add_reading_verbs(verbs: Any) -> None:
     estimate.add_argument("architecture", type=Path, metavar="ARCH.json")
     estimate.add_argument("--device", required=True, metavar="D")
     estimate.set_defaults(run=_estimate)
-    _add_pick_verb(verbs)
-
-
-def _add_pick_verb(verbs: Any) -> None:
-    pick = verbs.add_parser(
-        "pick",
-        help="choose a candidate: the knee of the front, or yours, under limits; copy it out",
-        epilog="example: nas pick results/demo --max-flash-bytes 16384 --every-s 1 --cell CR2032",
-    )
-    pick.add_argument("dir", type=Path, metavar="DIR", help="run folder")
-    pick.add_argument("id", nargs="?", metavar="ID", help="a candidate; the knee without")
-    limits = pick.add_argument_group("limits")
-    limits.add_argument("--min-score", type=_share, metavar="X", help="on validation, 0 to 1")
-    limits.add_argument("--max-ram-bytes", type=_positive_int, metavar="N")
-    limits.add_argument("--max-flash-bytes", type=_positive_int, metavar="N")
-    limits.add_argument("--max-latency-ms", type=_positive, metavar="X")
-    limits.add_argument("--max-weight-bytes", type=_positive_int, metavar="N")
-    limits.add_argument(
-        "--max-bits", type=int, choices=(2, 4, 8), help="of any layer, first layers included"
-    )
-    limits.add_argument("--sensors", type=_names, default=(), metavar="A,B", help="must use these")
-    limits.add_argument(
-        "--without", type=_names, default=(), metavar="C", help="must not use these"
-    )
-    less = pick.add_argument_group("what less costs")
-    less.add_argument(
-        "--by",
-        choices=("flash", "ram", "latency", "weights"),
-        default="flash",
-        help="the resource of the ladder (%(default)s)",
-    )
-    less.add_argument("--less", type=_positive, metavar="N", help="so many bytes (ms) less")
-    duty = pick.add_argument_group("battery")
-    duty.add_argument("--every-s", type=_positive, metavar="T", help="one inference each T seconds")
-    duty.add_argument("--cell", metavar="NAME|MAH", help="CR2032, CR2450, CR123A, 2xAAA, 2xAA, 500")
-    pick.add_argument("--out", type=Path, metavar="FOLDER", help="copy the candidate there")
-    pick.set_defaults(run=_pick)
+    add_pick_verb(verbs)
 
 
 def _add_search_options(parser: argparse.ArgumentParser) -> None:
@@ -164,31 +131,6 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--storage", metavar="URL", help="study elsewhere than DIR/study.db")
     run.add_argument("--no-verify", action="store_true", help="do not run the artefacts at the end")
     run.add_argument("--quiet", action="store_true", help="no progress, for logs")
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} must be a number above 0")
-    return value
-
-
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} must be a share from 0 to 1, such as 0.95")
-    return value
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
 
 
 def _cores() -> int:
@@ -296,36 +238,6 @@ def _verify(chosen: argparse.Namespace) -> int:
     write_briefs(chosen.dir)
     write_report(chosen.dir)
     require_equal(results)
-    return 0
-
-
-def _pick(chosen: argparse.Namespace) -> int:
-    from nas.battery import read_cell
-    from nas.choose import Limits
-    from nas.pick import Wish, pick
-
-    limits = Limits(
-        min_score=chosen.min_score,
-        max_ram_bytes=chosen.max_ram_bytes,
-        max_flash_bytes=chosen.max_flash_bytes,
-        max_latency_ms=chosen.max_latency_ms,
-        max_weight_bytes=chosen.max_weight_bytes,
-        max_bits=chosen.max_bits,
-        sensors=chosen.sensors,
-        without=chosen.without,
-    )
-    cell = None if chosen.cell is None else read_cell(chosen.cell)
-    wish = Wish(
-        chosen.dir,
-        chosen.id,
-        limits,
-        chosen.by,
-        chosen.less,
-        chosen.every_s,
-        cell,
-        chosen.out,
-    )
-    pick(wish)
     return 0
 
 
