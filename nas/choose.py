@@ -338,8 +338,10 @@ def saving_of(rows: Sequence[FrontRow], chosen: FrontRow, by: Resource, less: fl
     if enough:
         return enough[0]
     if not steps:
-        raise UsageError(f"--less {less:g}: none left needs less {by} than {chosen.id}")
+        raise UsageError(
+            f"--less {less:g}: no candidate within the limits needs less {by} than {chosen.id}"
+        )
     raise UsageError(
-        f"--less {less:g}: the most that can be saved is {steps[-1].less:.12g}, with"
-        f" {steps[-1].row.id}; ask for at most that"
+        f"--less {less:g}: the most that a candidate within the limits saves is"
+        f" {steps[-1].less:.12g}, {steps[-1].row.id}; ask for at most that"
     )

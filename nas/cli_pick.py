@@ -36,8 +36,10 @@ def add_pick_verb(verbs: Any) -> None:
     )
     less.add_argument("--less", type=positive, metavar="N", help="so many bytes (ms) less")
     duty = pick.add_argument_group("battery")
-    duty.add_argument("--every-s", type=positive, metavar="T", help="one inference each T seconds")
-    duty.add_argument("--cell", metavar="NAME|MAH", help="CR2032, CR2450, CR123A, 2xAAA, 2xAA, 500")
+    duty.add_argument("--every-s", type=positive, metavar="T", help="one inference every T seconds")
+    duty.add_argument(
+        "--cell", metavar="NAME|MAH", help="CR2032, CR2450, CR123A, 2xAAA, 2xAA, or its mAh"
+    )
     pick.add_argument("--out", type=Path, metavar="FOLDER", help="copy the candidate there")
     pick.set_defaults(run=_pick)
 

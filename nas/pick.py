@@ -41,6 +41,7 @@ VERIFIED = {
     "host": "on a PC: its files gave what was scored; not yet run on a chip",
 }
 WIDEST_TEXT = 100
+GLUE = "\N{NO-BREAK SPACE}"  # printed as a space, where no line may break
 LABEL = 10  # columns of a label before its text
 
 
@@ -87,19 +88,19 @@ def pick(wish: Wish) -> FrontRow:
     ladder = savings(left, chosen, wish.by)
     if wish.less is not None:
         ladder = [saving_of(left, chosen, wish.by, wish.less)]
+    raw = battery.window_bytes(about["inputs"])
     copied = None if wish.out is None else export(folder, wish.out)
 
     named = f"{manifest['data']['name']} on {manifest['profile']['name']}"
     kept = "" if len(left) == len(rows) else f", {len(left)} within the limits"
-    print(f"{named}: {len(rows)} candidates{kept}")
+    print(f"{named}: {len(rows)} candidate{'s' if len(rows) > 1 else ''}{kept}")
     _print_front(left, best, chosen)
     _print_text(KNEE, "* ")
     print(f"\n{chosen.id}, the knee" if chosen == best else f"\n> {chosen.id}")
-    _print_facts(_facts(chosen, manifest, power, battery.window_bytes(about["inputs"])))
+    _print_facts(_facts(chosen, manifest, power, raw))
     _print_ladder(ladder, chosen, wish)
     if duty is not None:
-        _print_duty(duty, wish.cell, manifest["profile"]["name"])
-        _print_facts(_radio_a_day(duty, battery.window_bytes(about["inputs"])))
+        _print_duty(duty, wish.cell, manifest["profile"]["name"], raw)
     print()
     if copied is None:
         print(f"folder:  {folder}")
@@ -235,10 +236,10 @@ def _print_ladder(ladder: Sequence[Any], chosen: FrontRow, wish: Wish) -> None:
     print_table(columns, rows, right=columns[1:4])
 
 
-def _print_duty(duty: Duty, cell: Cell | None, profile: str) -> None:
+def _print_duty(duty: Duty, cell: Cell | None, profile: str, raw: int | None) -> None:
     power = duty.power
     source = "" if cell is None else f" from {cell.name}"
-    print(f"\nOne inference each {duty.period_s:g} s{source}")
+    print(f"\nOne inference every {duty.period_s:g} s{source}")
     asleep = duty.sleep_part_a / duty.mean_a
     facts = [
         (
@@ -257,6 +258,12 @@ def _print_duty(duty: Duty, cell: Cell | None, profile: str) -> None:
     if cell is not None:
         facts.append(("life", _life(duty, cell)))
         assumed += _cell_assumptions(duty, cell)
+    if raw is not None:
+        facts.append(("radio", _radio_a_day(duty, raw)))
+        assumed.append(
+            "Raw data: values as wide as the data file stores them, windows that do not overlap, no"
+            " packet headers."
+        )
     _print_facts(facts)
     for line in assumed:
         _print_text(line, "  - ")
@@ -274,8 +281,8 @@ def _life(duty: Duty, cell: Cell) -> str:
 
 
 def _cell_assumptions(duty: Duty, cell: Cell) -> list[str]:
-    lines = [
-        f"{cell.name}: {cell.text}, {cell.capacity_mah:,g} mAh; {' '.join(cell.source.split())}",
+    lines = [f"{cell.name}: {cell.text}. {' '.join(cell.source.split())}"] if cell.source else []
+    lines += [
         f"Assumed: {_percent(battery.USABLE_SHARE)} of the capacity can be used, and"
         f" {cell.self_discharge_percent_per_year:g} % a year is lost to self-discharge.",
         "The current comes from the cell directly or through a linear regulator, so its voltage"
@@ -289,23 +296,15 @@ def _cell_assumptions(duty: Duty, cell: Cell) -> list[str]:
     return lines
 
 
-def _radio_a_day(duty: Duty, raw: int | None) -> Iterable[tuple[str, str]]:
-    if raw is None:
-        return ()
+def _radio_a_day(duty: Duty, raw: int) -> str:
     runs = battery.S_PER_DAY / duty.period_s
-    return (
-        (
-            "radio",
-            f"{runs * battery.CLASS_BYTES:,.0f} bytes a day instead of {runs * raw:,.0f}, if"
-            " windows do not overlap; values as wide as the data file stores them, no headers",
-        ),
-    )
+    return f"{runs * battery.CLASS_BYTES:,.0f} bytes a day instead of {runs * raw:,.0f}"
 
 
 def _percent(share: float) -> str:
     """A share of 1 with the digits that it needs near 0 and 1."""
     digits = 0 if 0.01 <= share <= 0.99 or share in (0, 1) else 3
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.{digits}f}{GLUE}%"
 
 
 def _print_facts(facts: Iterable[tuple[str, str]]) -> None:
@@ -316,8 +315,5 @@ def _print_facts(facts: Iterable[tuple[str, str]]) -> None:
 def _print_text(text: str, begin: str = "") -> None:
     width = min(terminal_width(), WIDEST_TEXT)
     indent = " " * len(begin)
-    print(
-        textwrap.fill(
-            text, width, initial_indent=begin, subsequent_indent=indent, break_on_hyphens=False
-        )
-    )
+    lines = textwrap.wrap(text, width - len(begin), break_on_hyphens=False)
+    print((begin + f"\n{indent}".join(lines)).replace(GLUE, " "))

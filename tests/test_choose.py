@@ -289,7 +289,9 @@ def test_a_saving_of_so_many_bytes() -> None:
     rows = [row("chosen", 0.95, 4.0), row("step", 0.94, 2.0), row("far", 0.80, 1.0)]
     assert saving_of(rows, rows[0], "flash", 8000).row.id == "step"
     assert saving_of(rows, rows[0], "flash", 8001).row.id == "far"
-    with pytest.raises(UsageError, match="the most that can be saved is 12000, with far"):
+    with pytest.raises(UsageError, match="within the limits saves is 12000, far; ask"):
         saving_of(rows, rows[0], "flash", 12001)
-    with pytest.raises(UsageError, match="none left needs less flash than far"):
+    with pytest.raises(
+        UsageError, match="no candidate within the limits needs less flash than far"
+    ):
         saving_of(rows, rows[2], "flash", 1)
