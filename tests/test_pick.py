@@ -94,6 +94,12 @@ def test_the_knee_is_picked_and_explained(run: Path, picks: Picks) -> None:
     assert "current" not in text
 
 
+def test_every_candidate_of_the_front_is_shown(tmp_path: Path, picks: Picks) -> None:
+    rows = [row(f"c{i:012}", 0.5 + i / 100, 1.0 + i / 10) for i in range(40)]
+    text = picks(write_run(tmp_path / "run", rows, INPUTS))
+    assert all(each.id in text for each in rows)
+
+
 def test_a_candidate_is_picked_by_the_beginning_of_its_id(run: Path, picks: Picks) -> None:
     text = picks(run, "c1")
     assert line_of(text, "> c1aaaaaaaaaaa 0.950") and line_of(text, "* c2b")
