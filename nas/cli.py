@@ -232,19 +232,25 @@ def _search(chosen: argparse.Namespace) -> int:
 
 def _report(chosen: argparse.Namespace) -> int:
     from nas.report.page import write_report
+    from nas.run_folder import locked, read_json
 
-    print(write_report(chosen.dir))
+    read_json(chosen.dir / "run.json")  # a folder of something else is left as it is
+    with locked(chosen.dir):
+        print(write_report(chosen.dir))
     return 0
 
 
 def _verify(chosen: argparse.Namespace) -> int:
     from nas.report.page import write_report
+    from nas.run_folder import locked, read_json
     from nas.tables import print_verification
     from nas.verify import require_equal, verify_run
 
-    results = verify_run(chosen.dir, chosen.ids, chosen.workers)
-    print_verification(results)
-    write_report(chosen.dir)
+    read_json(chosen.dir / "run.json")  # a folder of something else is left as it is
+    with locked(chosen.dir):
+        results = verify_run(chosen.dir, chosen.ids, chosen.workers)
+        print_verification(results)
+        write_report(chosen.dir)
     require_equal(results)
     return 0
 

@@ -138,6 +138,12 @@ def write_atomic(path: Path, data: bytes) -> None:
         ) from None
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Deletes what `write_atomic` left half written when a process was killed."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Writes `document` with sorted keys left as they are and full precision."""
     write_atomic(path, (json.dumps(document, indent=2) + "\n").encode())
@@ -202,6 +208,8 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, A
 def locked(run: Path) -> Iterator[None]:
     """Holds the run folder for one writer; the operating system frees it when the process ends.
 
+    What an earlier writer left half written is deleted.
+
     Raises:
         RunError: another process holds it, or the folder cannot be made.
     """
@@ -219,4 +227,5 @@ def locked(run: Path) -> Iterator[None]:
             raise RunError(
                 f"{run}: another run is writing here; wait for it or choose another --out"
             ) from None
+        remove_leftovers(run)
         yield
