@@ -1,11 +1,12 @@
 """Kills a run again and again at random moments, resumes it each time, and looks at its files.
 
-    python benchmarks/kills.py --kills 20 --task watch --csv benchmarks/results/kills.csv
+    python benchmarks/kills.py --kills 20 --csv benchmarks/results/kills.csv
 
-Each session is stopped in a phase drawn beforehand (start, teacher, search, finals, export, verify)
-after a random delay: `kill -9` of the parent, of the parent and a worker at once, of a worker alone
-(the session must then end well by itself), or Ctrl-C for the whole process group. The last session
-is left alone. What the files say is compared from outside, without the project's code: whether all
+Without --task or --data, on a small made-up data set whose networks train in about a second. Each
+session is stopped in a phase drawn beforehand (start, teacher, search, finals, export, verify)
+after a random delay: `kill -9` of the parent, of the parent and a worker at once, of a worker alone (the
+session must then end well by itself), or Ctrl-C for the whole process group. The last session is
+left alone. What the files say is compared from outside, without the project's code: whether all
 that was finished before a kill is still there with the same score, whether anything was trained
 twice, whether front.csv is the front that trials.csv and the final trainings imply. Linux only: it
 reads /proc.
@@ -43,6 +44,19 @@ AIMS = {
 }
 COLUMNS = ("kill", "kind", "aim", "phase", "seconds", "workers_gone_s", "status", "finished")
 COLUMNS = (*COLUMNS, "finals", "asked", "lost", "trained_twice", "front")
+
+
+def made_up(path: Path) -> Path:
+    """Writes a data file: 600 rows, 4 classes told by a wave's frequency and a vector's length."""
+    rng = np.random.default_rng(0)
+    y, steps = np.arange(600) % 4, np.arange(32)
+    phase = steps * (0.3 + 0.2 * y[:, None]) + rng.uniform(0, 6, (600, 1))
+    wave = np.sin(phase)[..., None] * [1.0, 0.5] + rng.normal(0, 0.7, (600, 32, 2))
+    level = rng.normal(0, 1, (600, 6)) + 0.8 * np.eye(6)[y]
+    split = np.repeat([0, 1, 2], [360, 120, 120])
+    arrays = {"modality_wave": wave, "modality_level": level}
+    np.savez(path, y=y, split=split, **{k: v.astype(np.float32) for k, v in arrays.items()})
+    return path
 
 
 @dataclass
@@ -100,9 +114,7 @@ def lost(before: Seen, after: Seen) -> list[str]:
     """What had finished before and is gone, or has another score, after."""
     gone = [i for i, score in before.scores.items() if after.scores.get(i) != score]
     gone += [key for key, score in before.finals.items() if after.finals.get(key) != score]
-    # A model whose trial was not told yet is a finished training too.
-    models = [name.removesuffix(".npz") for name in before.models if name.count(".") == 1]
-    return gone + [i for i in models if i not in before.scores and i not in after.scores]
+    return gone + [name for name in before.models if name not in after.models]
 
 
 def trained_twice(before: Seen, after: Seen) -> list[str]:
@@ -118,7 +130,7 @@ def table(file: Path) -> list[dict[str, str]]:
 
 
 def undominated(points: np.ndarray) -> np.ndarray:
-    """(n,) whether no other of the (n, d) minimised points is as good everywhere and better once."""
+    """(n,) whether no other of the (n, d) points is nowhere larger and somewhere smaller."""
     no_worse = (points[:, None] <= points[None]).all(2)
     better = (points[:, None] < points[None]).any(2)
     kept: np.ndarray = ~(no_worse & better).any(0)
@@ -146,7 +158,8 @@ def implied_front(run: Path) -> dict[str, float]:
 def judge_front(run: Path) -> str:
     """`equal`, or what differs between front.csv, trials.csv, study.db and the files."""
     held = {row["id"]: float(row["val_score"]) for row in table(run / "front.csv")}
-    implied, told = implied_front(run), look(run).scores
+    implied, seen = implied_front(run), look(run)
+    told = seen.scores
     rows = [row for row in table(run / "trials.csv") if row["status"] == "trained"]
     folders = {path.name for path in (run / "candidates").iterdir()}
     left = [str(path) for path in run.rglob("*.tmp")]
@@ -154,6 +167,9 @@ def judge_front(run: Path) -> str:
         return "trials.csv differs from study.db"
     if held != implied:
         return f"front.csv differs in {sorted(set(held.items()) ^ set(implied.items()))}"
+    models = {name.removesuffix(".npz") for name in seen.models if name.count(".") == 1}
+    if models != set(told):  # a model is a finished training: a resumed run must have told it
+        return f"trained/ differs from study.db in {sorted(models ^ set(told))}"
     if folders != set(held):
         return f"candidates/ differs in {sorted(folders ^ set(held))}"
     return "equal" if not left else f"left over: {left}"
@@ -268,7 +284,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Kills a run at random moments and resumes it.")
     parser.add_argument("--kills", type=int, default=20)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--task", default="watch")
+    source.add_argument("--task")
     source.add_argument("--data", type=Path)
     parser.add_argument("--device", default="cortex-m4-64k")
     parser.add_argument("--minutes", type=float, default=1.5, help="of each session")
@@ -278,7 +294,9 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.run.exists():
         raise SystemExit(f"{chosen.run}: exists; delete it or choose another --run")
-    arguments = ["--data", str(chosen.data)] if chosen.data else ["--task", chosen.task]
+    chosen.run.parent.mkdir(parents=True, exist_ok=True)
+    data = chosen.data or made_up(chosen.run.with_name(f"{chosen.run.name}.npz"))
+    arguments = ["--task", chosen.task] if chosen.task else ["--data", str(data)]
     arguments += ["--device", chosen.device, "--minutes", str(chosen.minutes)]
     rng, rows, failed = random.Random(chosen.seed), [], False
     before = Seen()

@@ -90,6 +90,8 @@ def train_finals(
                 running[pool.submit(train, _training(rules, *job))] = job
             except BrokenProcessPool:  # a worker died since the last look
                 lost.append(job)
+        if not running and not lost:
+            break
         finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
         for future in finished:
             with no_interrupt():  # a result that left `running` must reach the disk
@@ -114,7 +116,7 @@ def train_finals(
                 f" last {len(jobs)} are left out: use fewer --workers and --resume to make them"
             )
             break
-        if left_s() <= 0 or not (running or lost):
+        if left_s() <= 0:
             break
         _show(progress, total, total - len(jobs) - len(running), left_s())
     return [Finalist(record, ledger.scores(record.id)) for record in records]

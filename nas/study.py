@@ -85,13 +85,13 @@ class Study:
 
     def forget(self, trial: Trial) -> None:
         """Ends a trial that was asked for and not evaluated."""
-        self._study.tell(trial, state=TrialState.FAIL)
+        self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
     def put_back(self, trial: "Trial | FrozenTrial") -> None:
         """Ends a trial that was not evaluated; a new one with its parameters is asked next."""
         if trial.params:
             self._study.enqueue_trial(trial.params)
-        self._study.tell(trial.number, state=TrialState.FAIL)
+        self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
     def recover(
         self,
