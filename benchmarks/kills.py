@@ -4,7 +4,7 @@
 
 Without --task or --data, on a small made-up data set whose networks train in about a second. Each
 session is stopped in a phase drawn beforehand (start, teacher, search, finals, export, verify)
-after a random delay: `kill -9` of the parent, of the parent and a worker at once, of a worker alone (the
+after a random delay: `kill -9` of the parent, of the parent and a worker, of a worker alone (the
 session must then end well by itself), or Ctrl-C for the whole process group. The last session is
 left alone. What the files say is compared from outside, without the project's code: whether all
 that was finished before a kill is still there with the same score, whether anything was trained

@@ -18,7 +18,6 @@ import pytest
 from optuna.trial import TrialState
 from test_end_to_end import World, table
 from test_search import (
-    FRONT,
     FakePool,
     Point,
     final_score,
@@ -33,7 +32,6 @@ from nas import finals as finals_module
 from nas import run as run_module
 from nas import search
 from nas.errors import DataError, RunError
-from nas.profile import load_profile
 from nas.progress import Progress
 from nas.rules import OBJECTIVES
 from nas.search import Clock, Search
@@ -108,7 +106,7 @@ def test_a_kill_loses_nothing_and_trains_nothing_twice(
             kill_at(patched, search, "wait", 4, False)
         searched(first, tmp_path, 20, rules(10**6), opened(tmp_path, resume=False))
     finished = on_disk(tmp_path)
-    assert finished
+    assert finished, (len(first.jobs), sorted(tmp_path.rglob("*")))
     seconds = {i: (tmp_path / "trained" / f"{i}.npz").stat().st_mtime_ns for i in finished}
     second = FakePool(score)
     made = searched(second, tmp_path, 12, rules(10**6), opened(tmp_path))
