@@ -47,13 +47,13 @@ COLUMNS = (*COLUMNS, "finals", "asked", "lost", "trained_twice", "front")
 
 
 def made_up(path: Path) -> Path:
-    """Writes a data file: 600 rows, 4 classes told by a wave's frequency and a vector's length."""
+    """Writes a data file: 240 rows, 3 classes told by a wave's frequency and by a vector."""
     rng = np.random.default_rng(0)
-    y, steps = np.arange(600) % 4, np.arange(32)
-    phase = steps * (0.3 + 0.2 * y[:, None]) + rng.uniform(0, 6, (600, 1))
-    wave = np.sin(phase)[..., None] * [1.0, 0.5] + rng.normal(0, 0.7, (600, 32, 2))
-    level = rng.normal(0, 1, (600, 6)) + 0.8 * np.eye(6)[y]
-    split = np.repeat([0, 1, 2], [360, 120, 120])
+    y, steps = np.arange(240) % 3, np.arange(24)
+    phase = steps * (0.3 + 0.2 * y[:, None]) + rng.uniform(0, 6, (240, 1))
+    wave = np.sin(phase)[..., None] * [1.0, 0.5] + rng.normal(0, 0.9, (240, 24, 2))
+    level = rng.normal(0, 1, (240, 5)) + 0.8 * np.eye(5)[y]
+    split = np.repeat([0, 1, 2], [80, 80, 80])
     arrays = {"modality_wave": wave, "modality_level": level}
     np.savez(path, y=y, split=split, **{k: v.astype(np.float32) for k, v in arrays.items()})
     return path
