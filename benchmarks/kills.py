@@ -223,8 +223,11 @@ class Session:
         if any(self._wrote(f"candidates/{p.name}/model.npz") for p in self._candidates()):
             return "export"
         text = self.log.read_text()
-        marks = (("\nsearch: ", "finals"), ("\nteacher: ", "search"), (" on ", "teacher"))
-        return next((phase for mark, phase in marks if mark in text), "start")
+        if "\nsearch: " in text:
+            return "finals"
+        if self._wrote("run.json"):  # which a session does once it has its teacher
+            return "search"
+        return "teacher" if " on " in text else "start"
 
     def _candidates(self) -> list[Path]:
         folder = self.run / "candidates"

@@ -77,6 +77,9 @@ def open_manifest(
             " --out"
         )
     held = read_json(path)
+    if isinstance(held.get("data"), dict):
+        seen, now_seen = held["data"].get("modalities"), fresh["data"]["modalities"]
+        _require_same(options, "modalities", seen, now_seen)
     for key in SAME_ON_RESUME:
         _require_same(options, key, held.get(key), fresh[key])
     return held | {key: fresh[key] for key in OF_THIS_SESSION} | {"ended": None}
@@ -103,7 +106,7 @@ def _manifest(
     rows = {"train": len(task.rows("train")), "val": len(task.rows("val"))}
     return {
         "format": FORMAT,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *map(shown_storage, sys.argv[1:])],
         "started": now(),
         "ended": None,
         "versions": _versions(),
@@ -140,7 +143,7 @@ def _manifest(
 
 def shown_storage(url: str) -> str:
     """A storage's URL without its password, as it may be kept and shown."""
-    return re.sub(r"(://[^:@/]*:)[^@/]*@", r"\1***@", url)
+    return re.sub(r"(://[^:@/]*:)[^@]*@", r"\1***@", url)
 
 
 def now() -> str:

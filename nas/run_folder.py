@@ -134,7 +134,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         raise RunError(
-            f"{path}: cannot be written ({error.strerror}); free space or choose another --out"
+            f"{path}: cannot be written ({error.strerror}); free space and go on with --resume,"
+            " or choose another --out"
         ) from None
 
 

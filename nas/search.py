@@ -112,8 +112,8 @@ class Search:
         write_trials(self.run, self.study.records)
         if told or queued:
             self.progress.say(
-                f"the last session was stopped: {told} trials had just finished and are kept,"
-                f" {queued} were under way and come first"
+                f"the last session was stopped: kept {told} that had just finished, queued"
+                f" {queued} that were under way"
             )
 
     def _loop(self, trials: int | None) -> None:
