@@ -261,13 +261,18 @@ class _Session:
             for i in range(MEMBERS)
             if i not in members
         }
-        for future in as_completed(futures):
-            members[futures[future]] = future.result()
-            write_answers(files[futures[future]], future.result())
+
+        def show() -> None:
             gone = clock(self.clock.elapsed_s())
             self.progress.status(
                 f"teacher  {len(members)} of {MEMBERS} members trained  {gone} gone"
             )
+
+        show()
+        for future in as_completed(futures):
+            members[futures[future]] = future.result()
+            write_answers(files[futures[future]], future.result())
+            show()
         return [members[i] for i in range(MEMBERS)]
 
     def finish(self) -> None:

@@ -131,7 +131,7 @@ class Study:
         except StorageInternalError as error:
             raise RunError(
                 f"{self.place}: the study cannot be written ({_reason(error)}); mend that (free"
-                " space, close other programs that hold it), then go on with --resume"
+                " space, close other programs that use it) and go on with --resume"
             ) from None
         except UpdateFinishedTrialError as error:
             raise RunError(
@@ -147,7 +147,7 @@ def _record(trial: FrozenTrial) -> TrialRecord | None:
 
 def _reason(error: Exception) -> str:
     """The database's own words, which Optuna wraps in general ones."""
-    return str(error.__cause__ or error).splitlines()[0]
+    return str(error.__cause__ or error).splitlines()[0].removeprefix("(sqlite3.OperationalError) ")
 
 
 def default_storage(run: Path) -> str:
@@ -168,7 +168,7 @@ def open_study(
     """
     if sampler not in SAMPLERS:
         raise UsageError(f"--sampler {sampler!r}: not one of {', '.join(SAMPLERS)}")
-    place = shown_storage(storage)
+    place = shown_storage(storage).removeprefix("sqlite:///")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         study = optuna.create_study(
