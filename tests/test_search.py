@@ -208,13 +208,24 @@ def test_a_training_that_fails_is_recorded_and_not_scored(tmp_path: Path) -> Non
 
     pool = FakePool(answer)
     made = searched(pool, tmp_path, 5)
-    assert max(Counter(units(job) for job in pool.jobs).values()) == 1, "it would fail again"
     failed = [r for r in made.study.records if r.status == "failed"]
     assert len(made.trained) == 5 and failed
     assert all("diverged" in r.reason and r.val_score is None for r in failed)
     assert not any((tmp_path / "trained" / f"{r.id}.npz").exists() for r in failed)
     states = {t.number: t.state for t in made.study._study.get_trials()}
     assert all(states[r.number] == TrialState.FAIL for r in failed)
+
+
+def test_what_failed_is_not_trained_again(tmp_path: Path) -> None:
+    def answer(job: Training) -> Trained:
+        if units(job) % 2:
+            raise FloatingPointError("training diverged: loss nan at step 9")
+        return score(job)
+
+    pool = FakePool(answer)
+    made = searched(pool, tmp_path, None, rules(most=4))
+    assert sorted(units(job) for job in pool.jobs) == [1, 2, 3, 4]
+    assert {r.status for r in made.study.records if r.architecture["units"] % 2} == {"failed"}
 
 
 class Dying(FakePool):

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +31,7 @@ from test_search import (
 
 from nas import finals as finals_module
 from nas import run as run_module
-from nas import search
+from nas import search, verify
 from nas.errors import DataError, RunError
 from nas.progress import Progress
 from nas.rules import OBJECTIVES
@@ -38,6 +39,7 @@ from nas.search import Clock, Search
 from nas.study import Study, default_storage, open_study
 from nas.task import load_task
 from nas.teacher import Answers, member_file
+from nas.verify import Verification
 from nas.workers import DataSource, Training, pool, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,8 +91,18 @@ class Turns(FakePool):
 # ---------------------------------------------------------------- the search
 
 
-@pytest.mark.parametrize("after", (False, True), ids=("before", "after"))
-@pytest.mark.parametrize("name", ("ask", "note", "write_atomic", "tell", "put_back"))
+@pytest.mark.parametrize(
+    ("name", "after"),
+    (
+        ("ask", True),
+        ("note", False),
+        ("note", True),
+        ("write_atomic", True),
+        ("tell", True),
+        ("put_back", False),
+        ("put_back", True),
+    ),
+)
 def test_a_kill_loses_nothing_and_trains_nothing_twice(
     name: str, after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +278,44 @@ def test_a_worker_refuses_data_that_were_replaced(tmp_path: Path) -> None:
         future = workers.submit(train, Training(graph, "accuracy", None, False, 0))
         with pytest.raises(DataError, match=r"toy\.npz: the data changed since the run began"):
             future.result()
+
+
+class Verifying:
+    """A pool whose process dies at the `deadly`th candidates that are handed in."""
+
+    def __init__(self, deadly: set[int]) -> None:
+        self.deadly, self.given = deadly, []  # type: ignore[var-annotated]
+        self.replaced = 0
+
+    def submit(self, function: Any, folder: Path) -> "Future[Any]":
+        future: Future[Any] = Future()
+        self.given.append(folder.name)
+        if len(self.given) in self.deadly:
+            future.set_exception(BrokenProcessPool("killed"))
+        else:
+            future.set_result(Verification(folder.name, 1, "host", ()))
+        return future
+
+    def replace(self) -> None:
+        self.replaced += 1
+
+
+def verified(workers: Verifying, run: Path, monkeypatch: pytest.MonkeyPatch) -> list[Verification]:
+    monkeypatch.setattr(verify, "pool", lambda *_: nullcontext(workers))
+    source = DataSource(None, None, None, "")
+    return verify._verify_all([run / name for name in "abc"], source, 2, lambda _: None)
+
+
+def test_a_killed_verification_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = Verifying({2})
+    results = verified(workers, tmp_path, monkeypatch)
+    assert [result.id for result in results] == ["a", "b", "c"] and workers.replaced == 1
+    assert workers.given == ["a", "b", "c", "b", "c"], "what was done is not done again"
+    assert {path.parent.name for path in tmp_path.rglob("verification.json")} == set("abc")
+    with pytest.raises(RunError, match=r"a: 6 processes were killed while they verified"):
+        verified(Verifying(set(range(100))), tmp_path, monkeypatch)
 
 
 # A parent with two workers that have begun a long job; argv[1] says how it ends.
