@@ -119,7 +119,7 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
         "--trials", type=_positive_int, metavar="N", help="networks to train in all"
     )
     length = search.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=_positive, metavar="M", help="wall-clock of everything")
+    length.add_argument("--minutes", type=_positive, metavar="M", help="wall-clock of this command")
     length.add_argument("--hours", type=_positive, metavar="H")
     search.add_argument("--seed", type=int, default=0, metavar="N")
     search.add_argument(
@@ -127,7 +127,11 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     run = parser.add_argument_group("the run")
     run.add_argument("--out", type=Path, metavar="DIR", help="run folder (results/<task>-<time>)")
-    run.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    run.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out that was stopped, or search longer",
+    )
     run.add_argument("--storage", metavar="URL", help="study elsewhere than DIR/study.db")
     run.add_argument("--no-verify", action="store_true", help="do not run the artefacts at the end")
     run.add_argument("--quiet", action="store_true", help="no progress, for logs")
@@ -222,21 +226,27 @@ def _search(chosen: argparse.Namespace) -> int:
 
 def _report(chosen: argparse.Namespace) -> int:
     from nas.report.page import write_report
+    from nas.run_folder import locked, read_json
 
-    print(write_report(chosen.dir))
+    read_json(chosen.dir / "run.json")  # a folder of something else is left as it is
+    with locked(chosen.dir):
+        print(write_report(chosen.dir))
     return 0
 
 
 def _verify(chosen: argparse.Namespace) -> int:
     from nas.brief import write_briefs
     from nas.report.page import write_report
+    from nas.run_folder import locked, read_json
     from nas.tables import print_verification
     from nas.verify import require_equal, verify_run
 
-    results = verify_run(chosen.dir, chosen.ids, chosen.workers)
-    print_verification(results)
-    write_briefs(chosen.dir)
-    write_report(chosen.dir)
+    read_json(chosen.dir / "run.json")  # a folder of something else is left as it is
+    with locked(chosen.dir):
+        results = verify_run(chosen.dir, chosen.ids, chosen.workers)
+        print_verification(results)
+        write_briefs(chosen.dir)
+        write_report(chosen.dir)
     require_equal(results)
     return 0
 

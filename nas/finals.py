@@ -8,21 +8,22 @@ search, which the column `steps` of the front shows.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from nas.integer import IntegerModel, load_integer_model
 from nas.progress import Progress, clock
 from nas.recipe import FINAL_FACTOR
 from nas.rules import Rules, front_of, scored, training_seed
 from nas.run_folder import TrialRecord, read_json, write_atomic, write_json
-from nas.workers import Pool, Training, train
+from nas.workers import MOST_DEATHS, Pool, Training, no_interrupt, train
 
 SEEDS = 2
 LEDGER = "finals.json"  # trained/finals.json: "<id> <repetition>" -> val_score
+_Job: TypeAlias = tuple[TrialRecord, int]  # a final training: the member and the repetition
 
 
 @dataclass(frozen=True)
@@ -72,49 +73,60 @@ def train_finals(
     What an earlier session finished is taken over.
     """
     ledger = _Ledger(run / "trained")
-    jobs = [
+    jobs: list[_Job] = [
         (record, repetition)
         for repetition in range(1, SEEDS + 1)
         for record in records
         if not ledger.holds(record.id, repetition)
     ]
-    running: dict[Future[Any], tuple[TrialRecord, int]] = {}
-    total, done, slowest = len(jobs), 0, 0.0
+    running: dict[Future[Any], _Job] = {}
+    total, slowest, deaths = len(jobs), 0.0, 0
     while jobs or running:
+        lost: list[_Job] = []
         # A training that cannot end in time is not begun.
-        while jobs and len(running) <= pool.count and left_s() > slowest:
-            record, repetition = jobs.pop(0)
+        while jobs and not lost and len(running) <= pool.count and left_s() > slowest:
+            job = jobs.pop(0)
             try:
-                future = pool.submit(train, _training(rules, record, repetition))
+                running[pool.submit(train, _training(rules, *job))] = job
             except BrokenProcessPool:  # a worker died since the last look
-                pool.replace()
-                running.clear()
-            else:
-                running[future] = record, repetition
-        if not running:
+                lost.append(job)
+        if not running and not lost:
             break
         finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+        for future in finished:
+            with no_interrupt():  # a result that left `running` must reach the disk
+                job = running.pop(future)
+                try:
+                    result = future.result()
+                except FloatingPointError:
+                    continue  # diverged: the member keeps what it has
+                except (BrokenProcessPool, CancelledError):
+                    lost.append(job)
+                else:
+                    slowest = max(slowest, result.train_s)
+                    ledger.add(job, result.model, result.val_score)
+        if lost:
+            deaths += 1
+            jobs[:0] = [*lost, *running.values()]
+            running.clear()
+            pool.replace()
+        if deaths > MOST_DEATHS:
+            progress.say(
+                f"final trainings: {deaths} worker processes were killed, probably for memory; the"
+                f" last {len(jobs)} are left out: use fewer --workers and --resume to make them"
+            )
+            break
         if left_s() <= 0:
             break
-        for future in finished:
-            record, repetition = running.pop(future)
-            done += 1
-            try:
-                result = future.result()
-            except FloatingPointError:
-                continue  # diverged: the member keeps what it has
-            except BrokenProcessPool:
-                pool.replace()
-                running.clear()
-                break
-            slowest = max(slowest, result.train_s)
-            ledger.add(record.id, repetition, result.model, result.val_score)
-        left = left_s()
-        progress.status(
-            f"final trainings  {done} of {total}"
-            + (f"  {clock(left)} left for them" if left < float("inf") else "")
-        )
+        _show(progress, total, total - len(jobs) - len(running), left_s())
     return [Finalist(record, ledger.scores(record.id)) for record in records]
+
+
+def _show(progress: Progress, total: int, done: int, left_s: float) -> None:
+    progress.status(
+        f"final trainings  {done} of {total}"
+        + (f"  {clock(left_s)} left for them" if left_s < float("inf") else "")
+    )
 
 
 def _training(rules: Rules, record: TrialRecord, repetition: int) -> Training:
@@ -133,7 +145,7 @@ def _model_file(folder: Path, identity: str, repetition: int) -> Path:
 
 
 class _Ledger:
-    """Scores of the final trainings whose models are on disk."""
+    """Scores of the final trainings; one counts once its model is on disk, which comes second."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -141,12 +153,14 @@ class _Ledger:
         self._scores: dict[str, float] = read_json(self._file) if self._file.exists() else {}
 
     def holds(self, identity: str, repetition: int) -> bool:
-        return f"{identity} {repetition}" in self._scores
+        known = f"{identity} {repetition}" in self._scores
+        return known and _model_file(self._folder, identity, repetition).exists()
 
-    def add(self, identity: str, repetition: int, model: bytes, val_score: float) -> None:
-        write_atomic(_model_file(self._folder, identity, repetition), model)
-        self._scores[f"{identity} {repetition}"] = val_score
+    def add(self, job: _Job, model: bytes, val_score: float) -> None:
+        record, repetition = job
+        self._scores[f"{record.id} {repetition}"] = val_score
         write_json(self._file, self._scores)
+        write_atomic(_model_file(self._folder, record.id, repetition), model)
 
     def scores(self, identity: str) -> dict[int, float]:
         return {

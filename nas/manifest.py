@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import importlib.metadata
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from nas.task import Task
 FORMAT = 1  # of run.json
 SAME_ON_RESUME = (
     *("data", "profile", "space", "objectives", "metric", "distil", "own_teacher", "seed"),
-    "limits",
+    *("limits", "storage"),
 )
+OF_THIS_SESSION = ("command", "versions", "data", "sampler", "workers")
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def open_manifest(
     path, study = options.out / "run.json", options.out / "study.db"
     fresh = _manifest(options, task, profile, budget, teacher)
     if not path.exists():
-        if study.exists():
+        if study.exists() and not options.resume:
             raise RunError(f"{options.out}: holds a study without run.json; choose another --out")
         return fresh
     if options.resume and options.storage is None and not study.exists():
@@ -75,17 +77,27 @@ def open_manifest(
             " --out"
         )
     held = read_json(path)
+    if isinstance(held.get("data"), dict):
+        seen, now_seen = held["data"].get("modalities"), fresh["data"]["modalities"]
+        _require_same(options, "modalities", seen, now_seen)
     for key in SAME_ON_RESUME:
-        old, new = held.get(key), fresh[key]
-        if key in ("data", "profile") and isinstance(old, dict):
-            old, new = old.get("hash"), new["hash"]
-        if old != new:
-            raise RunError(
-                f"{options.out}: {key} is {new!r} and was {old!r} when the run began; resume with"
-                " the same, or start a new run with another --out"
-            )
-    held["command"], held["ended"] = fresh["command"], None
-    return held
+        _require_same(options, key, held.get(key), fresh[key])
+    return held | {key: fresh[key] for key in OF_THIS_SESSION} | {"ended": None}
+
+
+def _require_same(options: Options, key: str, old: Any, new: Any) -> None:
+    """Raises RunError when a run would go on with something else than it began with."""
+    if key in ("data", "profile") and isinstance(old, dict):
+        named = options.device if key == "profile" else options.data or options.task
+        old, new = old.get("hash"), new["hash"]
+        what = f"the content of {key} {named} has hash {str(new)[:12]} and had {str(old)[:12]}"
+    else:
+        what = f"{key} is {new!r} and was {old!r}"
+    if old != new:
+        raise RunError(
+            f"{options.out}: {what} when the run began; resume with the same, or start a new run"
+            " with another --out"
+        )
 
 
 def _manifest(
@@ -94,7 +106,7 @@ def _manifest(
     rows = {"train": len(task.rows("train")), "val": len(task.rows("val"))}
     return {
         "format": FORMAT,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *map(shown_storage, sys.argv[1:])],
         "started": now(),
         "ended": None,
         "versions": _versions(),
@@ -123,10 +135,15 @@ def _manifest(
         "metric": options.metric,
         "distil": options.distil,
         "own_teacher": None if teacher is None else hashlib.sha256(teacher).hexdigest(),
-        "storage": options.storage,
+        "storage": None if options.storage is None else shown_storage(options.storage),
         "workers": options.workers,
         "notes": [],
     }
+
+
+def shown_storage(url: str) -> str:
+    """A storage's URL without its password, as it may be kept and shown."""
+    return re.sub(r"(://[^:@/]*:)[^@]*@", r"\1***@", url)
 
 
 def now() -> str:

@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
@@ -36,9 +37,27 @@ from nas.search import EXPORT_S, EXPORT_S_PER_MEMBER, Clock, Search
 from nas.space import problem_of
 from nas.study import Study, default_storage, open_study
 from nas.task import Task
-from nas.teacher import MEMBERS, Answers, Teacher, average, get_teacher, teacher_hash
+from nas.teacher import (
+    MEMBERS,
+    Answers,
+    Teacher,
+    average,
+    get_teacher,
+    member_file,
+    read_answers,
+    teacher_hash,
+    write_answers,
+)
 from nas.verify import Verification, require_equal, verify_run
-from nas.workers import DataSource, Pool, ask_onnx, load_source, pool, train_member
+from nas.workers import (
+    MOST_DEATHS,
+    DataSource,
+    Pool,
+    ask_onnx,
+    load_source,
+    pool,
+    train_member,
+)
 
 TEACHER_SEED = 0  # one teacher a data set, whatever the search's seed
 
@@ -63,7 +82,8 @@ def run_search(options: Options) -> Path:
     problem = problem_of(task)
     check_possible(options.space, problem, profile, budget)
     onnx = _read_teacher(options.teacher)
-    if options.resume and not (options.out / "run.json").exists():
+    begun = (options.out / "run.json").exists() or (options.out / ".lock").exists()
+    if options.resume and not begun:
         raise RunError(f"{options.out}: no run.json, so nothing to resume; leave out --resume")
     with locked(options.out), Progress(options.quiet) as progress:
         manifest = open_manifest(options, task, profile, budget, onnx)
@@ -196,10 +216,18 @@ class _Session:
         study = open_study(
             storage, options.objectives, options.sampler, options.seed, options.resume
         )
-        if not options.resume:
-            study.begin_with(self.rules.space.starts(self.rules.problem))
+        if study.records and not (self.run / "run.json").exists():
+            raise RunError(f"{study.place}: holds the study of another run; choose another --out")
+        study.begin_with(self.rules.space.starts(self.rules.problem))
         write_json(self.run / "run.json", self.manifest)
-        self.clock.earlier_s = max((r.finished_s for r in study.records), default=0.0)
+        trained = [r for r in study.records if r.status == "trained"]
+        self.clock.earlier_s = max(
+            self.manifest.get("elapsed_s", 0.0), *(r.finished_s for r in study.records), 0.0
+        )
+        if options.resume:
+            self.progress.say(
+                f"resumed: {len(trained)} networks trained before, in {clock(self.clock.earlier_s)}"
+            )
         return study
 
     def _teacher(self, workers: Pool, onnx: bytes | None) -> Teacher | None:
@@ -208,29 +236,46 @@ class _Session:
             return None
         path, metric = self.options.teacher, self.rules.metric
         identity = teacher_hash(self.task, metric, TEACHER_SEED, onnx)
+        kind = "ensemble" if path is None else "onnx"
 
         def ask() -> Answers:
-            if path is not None:
-                answers: Answers = workers.submit(ask_onnx, path).result()
-                return answers
-            futures = [
-                workers.submit(train_member, metric, TEACHER_SEED + i) for i in range(MEMBERS)
-            ]
-            members = []
-            for i, future in enumerate(futures):
-                gone = clock(self.clock.elapsed_s())
-                self.progress.status(f"teacher  {i} of {MEMBERS} members trained  {gone} gone")
-                members.append(future.result())
-            return average(members)
-
-        kind = "ensemble" if path is None else "onnx"
-        try:
-            return get_teacher(self.task, metric, identity, kind, ask)
-        except BrokenProcessPool:
+            for _ in range(MOST_DEATHS):
+                try:
+                    if path is None:
+                        return average(self._members(workers, identity))
+                    answers: Answers = workers.submit(ask_onnx, path).result()
+                    return answers
+                except BrokenProcessPool:
+                    workers.replace()
             raise RunError(
-                f"{self.run}: a worker process was killed while the teacher was made, probably for"
-                " memory; use fewer --workers and --resume"
-            ) from None
+                f"{self.run}: {MOST_DEATHS} worker processes were killed while the teacher was"
+                " made, probably for memory; use fewer --workers and --resume"
+            )
+
+        return get_teacher(self.task, metric, identity, kind, ask)
+
+    def _members(self, workers: Pool, identity: str) -> list[Answers]:
+        """The members of the ensemble; those that a stopped run has finished are not made again."""
+        files = [member_file(identity, i) for i in range(MEMBERS)]
+        members = {i: held for i, file in enumerate(files) if (held := read_answers(file))}
+        futures = {
+            workers.submit(train_member, self.rules.metric, TEACHER_SEED + i): i
+            for i in range(MEMBERS)
+            if i not in members
+        }
+
+        def show() -> None:
+            gone = clock(self.clock.elapsed_s())
+            self.progress.status(
+                f"teacher  {len(members)} of {MEMBERS} members trained  {gone} gone"
+            )
+
+        show()
+        for future in as_completed(futures):
+            members[futures[future]] = future.result()
+            write_answers(files[futures[future]], future.result())
+            show()
+        return [members[i] for i in range(MEMBERS)]
 
     def finish(self) -> None:
         """Front, export, verification, report: nothing is trained any more."""
@@ -239,9 +284,9 @@ class _Session:
         entries = [(f.record.cost, f.val_scores[0]) for f in self.finalists]
         front = [self.finalists[i] for i in front_of(self.rules, entries)]
         rows = [self._export(finalist, deviation) for finalist in front]
-        remove_strangers(self.run / "candidates", {row["id"] for row in rows})
         rows.sort(key=lambda row: (-row["val_score"], row["weight_bytes"]))
-        write_front(self.run, rows)
+        write_front(self.run, rows)  # before the rest goes, so that it never names what is gone
+        remove_strangers(self.run / "candidates", {row["id"] for row in rows})
         self._close_manifest([(f.record.cost, f.val_scores[0]) for f in front], deviation)
         write_briefs(self.run)
         results: list[Verification] = []

@@ -134,8 +134,15 @@ def write_atomic(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         raise RunError(
-            f"{path}: cannot be written ({error.strerror}); free space or choose another --out"
+            f"{path}: cannot be written ({error.strerror}); free space and go on with --resume,"
+            " or choose another --out"
         ) from None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes what `write_atomic` left half written when a process was killed."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -211,6 +218,8 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, A
 def locked(run: Path) -> Iterator[None]:
     """Holds the run folder for one writer; the operating system frees it when the process ends.
 
+    What an earlier writer left half written is deleted.
+
     Raises:
         RunError: another process holds it, or the folder cannot be made.
     """
@@ -228,4 +237,5 @@ def locked(run: Path) -> Iterator[None]:
             raise RunError(
                 f"{run}: another run is writing here; wait for it or choose another --out"
             ) from None
+        remove_leftovers(run)
         yield

@@ -21,16 +21,17 @@ from nas.rules import MOST_EXPORTED, Rules, front_hypervolume, nondominated, sco
 from nas.run_folder import TrialRecord, summarise, write_atomic, write_trials
 from nas.space import Architecture, architecture_id
 from nas.study import Study
-from nas.workers import Pool, Training, train
+from nas.workers import MOST_DEATHS, Pool, Training, no_interrupt, train
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
+
+    from nas.evaluate import Trained
 
 ASKS_AT_ONCE = 8  # proposals between two looks at what the workers have finished
 WRITE_EVERY = 10  # trainings after which trials.csv is brought up to date; study.db always is
 EXPLORE_EVERY = 5  # of proposals in a row without a training, each fifth is drawn at random
 MOST_IDLE_ASKS = 400  # proposals in a row without a training: the space is used up
-MOST_DEATHS = 5  # worker processes that may die before the run stops
 MOST_FINALS = 0.5  # share of a run's time that final trainings may take,
 WELCOME_FINALS = 0.33  # and up to which second seeds are planned for
 EXPORT_S = 15.0  # start of the verifying processes, report
@@ -80,7 +81,7 @@ class Search:
     ) -> None:
         self.rules, self.study, self.pool, self.run = rules, study, pool, run
         self.clock, self.progress = clock, progress
-        self.known = {r.id: r for r in study.records if r.status in ("trained", "infeasible")}
+        self.known: dict[str, TrialRecord] = {}
         self.pending: dict[Future[Any], _Pending] = {}
         self.twins: list[_Pending] = []  # drawn while an equal architecture is being trained
         self.idle_asks = 0
@@ -96,21 +97,47 @@ class Search:
 
     def go(self, trials: int | None) -> None:
         """Runs until `trials` architectures are trained in all, or the finals need the time."""
-        try:
-            while self.pending or not self._enough(trials):
-                if self._time_is_up():
-                    break
-                proposed = True
-                while len(self.pending) <= self.pool.count and not self._enough(trials):
-                    proposed = self._propose()
-                    if not proposed:
-                        break  # what has finished in the meantime comes first
-                self._collect(1.0 if proposed else 0.05)
-            self._drain()
-        finally:
-            for pending in [*self.pending.values(), *self.twins]:
-                self.study.forget(pending.trial)
-            write_trials(self.run, self.study.records)
+        with self.study.guarded():
+            self._recover()
+            try:
+                self._loop(trials)
+            finally:
+                with no_interrupt():
+                    self._close()
+
+    def _recover(self) -> None:
+        """Brings the study, and trials.csv, up to date with what a killed session left."""
+        told, queued = self.study.recover(self._holds, self._values)
+        self.known = {r.id: r for r in self.study.records if r.status != "duplicate"}
+        write_trials(self.run, self.study.records)
+        if told or queued:
+            self.progress.say(
+                f"the last session was stopped: kept {told} that had just finished, queued"
+                f" {queued} that were under way"
+            )
+
+    def _loop(self, trials: int | None) -> None:
+        while self.pending or not self._enough(trials):
+            if self._time_is_up():
+                break
+            proposed = True
+            while len(self.pending) <= self.pool.count and not self._enough(trials):
+                proposed = self._propose()
+                if not proposed:
+                    break  # what has finished in the meantime comes first
+            self._collect(1.0 if proposed else 0.05)
+        self._drain()
+
+    def _close(self) -> None:
+        """Stores what has just finished; what is under way goes back into the queue."""
+        for future, pending in self.pending.items():
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._store(pending, future.result())
+            else:
+                self.study.put_back(pending.trial)
+        for twin in self.twins:
+            self.study.forget(twin.trial)
+        write_trials(self.run, self.study.records)
 
     def _enough(self, trials: int | None) -> bool:
         """Whether no further training should begin."""
@@ -135,7 +162,7 @@ class Search:
         for future, pending in list(self.pending.items()):
             if future.cancel():
                 del self.pending[future]
-                self.study.forget(pending.trial)
+                self.study.put_back(pending.trial)
         while self.pending and self.clock.left_s() > 0:
             self._collect()
 
@@ -155,6 +182,8 @@ class Search:
             known = self.known.get(identity)
             if max(excess.values()) > 0:
                 self._tell(pending, "infeasible", None, 0.0, self.rules.budget.refusal(priced.cost))
+            elif known is not None and known.status == "failed":  # it would fail again
+                self._tell(pending, "failed", None, 0.0, known.reason)
             elif known is not None:
                 self._tell(pending, "duplicate", known.val_score, 0.0, "")
             elif any(other.id == identity for other in self.pending.values()):
@@ -187,26 +216,27 @@ class Search:
         done, _ = wait(self.pending, timeout=timeout, return_when=FIRST_COMPLETED)
         lost = []
         for future in done:
-            pending = self.pending.pop(future)
-            try:
-                trained = future.result()
-            except (BrokenProcessPool, CancelledError):
-                lost.append(pending)
-            except FloatingPointError as error:
-                self._tell(pending, "failed", None, 0.0, str(error))
-            else:
-                write_atomic(self.run / "trained" / f"{pending.id}.npz", trained.model)
-                self._tell(pending, "trained", trained.val_score, trained.train_s, "")
-                self._tell_twins(pending.id, trained.val_score)
-                if len(self.trained) % WRITE_EVERY == 0:
-                    write_trials(self.run, self.study.records)
+            with no_interrupt():  # a result that left `pending` must reach the disk
+                pending = self.pending.pop(future)
+                try:
+                    trained = future.result()
+                except (BrokenProcessPool, CancelledError):
+                    lost.append(pending)
+                except FloatingPointError as error:
+                    self._tell(pending, "failed", None, 0.0, str(error))
+                else:
+                    self._store(pending, trained)
+                    if len(self.trained) % WRITE_EVERY == 0:
+                        write_trials(self.run, self.study.records)
         if lost:
             self._revive(lost)
         self._show()
 
-    def _tell_twins(self, identity: str, score: float) -> None:
-        """What was drawn twice takes over the score that has just been measured."""
-        for twin in [twin for twin in self.twins if twin.id == identity]:
+    def _store(self, pending: _Pending, trained: "Trained") -> None:
+        """A finished training; what was drawn twice meanwhile takes over its score."""
+        score = trained.val_score
+        self._tell(pending, "trained", score, trained.train_s, "", trained.model)
+        for twin in [twin for twin in self.twins if twin.id == pending.id]:
             self.twins.remove(twin)
             self._tell(twin, "duplicate", score, 0.0, "")
 
@@ -225,7 +255,13 @@ class Search:
             self._submit(pending)
 
     def _tell(
-        self, pending: _Pending, status: Any, score: float | None, train_s: float, reason: str
+        self,
+        pending: _Pending,
+        status: Any,
+        score: float | None,
+        train_s: float,
+        reason: str,
+        model: bytes | None = None,
     ) -> None:
         priced = pending.priced
         record = TrialRecord(
@@ -239,15 +275,22 @@ class Search:
             reason,
             pending.architecture.to_json(),
         )
-        values = self.rules.values(record.cost, score)
-        self.study.tell(
-            pending.trial,
-            record,
-            {name: values[name] for name in self.rules.objectives},
-            self.rules.budget.excess(priced.cost),
-        )
-        if status in ("trained", "infeasible"):
+        self.study.note(pending.trial, record, self.rules.budget.excess(priced.cost))
+        if model is not None:
+            write_atomic(self._model_file(record), model)
+        self.study.tell(pending.trial, record, self._values(record))
+        if status != "duplicate":
             self.known[pending.id] = record
+
+    def _values(self, record: TrialRecord) -> dict[str, float]:
+        values = self.rules.values(record.cost, record.val_score)
+        return {name: values[name] for name in self.rules.objectives}
+
+    def _model_file(self, record: TrialRecord) -> Path:
+        return self.run / "trained" / f"{record.id}.npz"
+
+    def _holds(self, record: TrialRecord) -> bool:
+        return record.status != "trained" or self._model_file(record).exists()
 
     def _show(self) -> None:
         trained = self.trained

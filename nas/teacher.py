@@ -106,18 +106,12 @@ def get_teacher(
 ) -> Teacher:
     """The teacher from the cache, or from `ask`, whose answers are then cached."""
     file = cache_folder() / f"{identity}.npz"
-    answers = _read(file)
+    answers = read_answers(file)
     if answers is None:
         answers = ask()
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            bank=answers.bank,
-            val=answers.val,
-            test=answers.test,
-            parameters=np.array(answers.parameters),
-        )
-        write_atomic(file, buffer.getvalue())
+        write_answers(file, answers)
+        for number in range(MEMBERS):
+            member_file(identity, number).unlink(missing_ok=True)
 
     def score(log_probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
         predicted = log_probabilities.argmax(1).astype(np.int64)
@@ -133,7 +127,25 @@ def get_teacher(
     )
 
 
-def _read(file: Path) -> Answers | None:
+def member_file(identity: str, number: int) -> Path:
+    """Where one member's answers wait for the others, so that a killed run keeps them."""
+    return cache_folder() / f"{identity}.{number}.npz"
+
+
+def write_answers(file: Path, answers: Answers) -> None:
+    """Raises RunError when the disk refuses."""
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        bank=answers.bank,
+        val=answers.val,
+        test=answers.test,
+        parameters=np.array(answers.parameters),
+    )
+    write_atomic(file, buffer.getvalue())
+
+
+def read_answers(file: Path) -> Answers | None:
     """Cached answers; None when there are none or the file is torn: it is then made again."""
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as held:

@@ -6,9 +6,8 @@ whose float kernels round differently, the agreement is measured and reported. I
 samples, topped up with random ones.
 """
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 
 from nas import reference, runtimes
-from nas.errors import Mismatch, RunError, ToolMissing
+from nas.errors import Mismatch, NasError, RunError, ToolMissing
 from nas.integer import load_integer_model
 from nas.numerics import Int8, Rounding
 from nas.run_folder import read_front, read_json, write_front, write_json
 from nas.task import Task
-from nas.workers import DataSource
+from nas.workers import MOST_DEATHS, DataSource, end_with_parent, pool
 
 INPUTS = 256
 MUST_BE_EQUAL = ("model_integer.onnx", "tflm", "litert")
@@ -120,7 +119,7 @@ def verification_inputs(task: Task) -> dict[str, Int8]:
 
 
 def verify_candidate(folder: Path, inputs: dict[str, Int8]) -> Verification:
-    """Runs every file of a candidate and compares; also writes verification.json.
+    """Runs every file of a candidate and compares.
 
     Raises:
         RunError: a file of the candidate is missing or torn.
@@ -140,9 +139,7 @@ def verify_candidate(folder: Path, inputs: dict[str, Int8]) -> Verification:
         if name in MUST_BE_EQUAL
     )
     count = len(next(iter(used.values())))
-    result = Verification(folder.name, count, "host" if equal else "no", tuple(checks))
-    write_json(folder / "verification.json", result.to_json())
-    return result
+    return Verification(folder.name, count, "host" if equal else "no", tuple(checks))
 
 
 def _check(folder: Path, run: _Run, inputs: dict[str, Int8], expected: Int8) -> Check:
@@ -172,13 +169,20 @@ class _Process:
     """What a verifying process holds."""
 
     inputs: dict[str, Int8] | None = None
+    refusal: NasError | None = None
 
 
 def _start(source: DataSource) -> None:
-    _Process.inputs = verification_inputs(source.load())
+    end_with_parent()
+    try:
+        _Process.inputs = verification_inputs(source.load())
+    except NasError as error:  # the file was replaced a moment ago
+        _Process.refusal = error
 
 
 def _verify(folder: Path) -> Verification:
+    if _Process.refusal is not None:
+        raise _Process.refusal
     assert _Process.inputs is not None
     return verify_candidate(folder, _Process.inputs)
 
@@ -203,20 +207,41 @@ def verify_run(
     chosen = list(ids) if ids else known
     source = data_source(manifest)
     source.load()
-    with ProcessPoolExecutor(
-        max(1, min(workers, len(chosen))),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start,
-        initargs=(source,),
-    ) as pool:
-        results = []
-        for result in pool.map(_verify, [run / "candidates" / i for i in chosen]):
-            progress(result)
-            results.append(result)
+    results = _verify_all([run / "candidates" / i for i in chosen], source, workers, progress)
     verdicts = {result.id: result.verified for result in results}
     for row in rows:
         row["verified"] = verdicts.get(row["id"], row["verified"])
     write_front(run, rows)
+    return results
+
+
+def _verify_all(
+    folders: Sequence[Path],
+    source: DataSource,
+    workers: int,
+    progress: Callable[[Verification], None],
+) -> list[Verification]:
+    """Verifies candidates in processes and writes each one's verification.json."""
+    results: list[Verification] = []
+    deaths = 0
+    with pool(max(1, min(workers, len(folders))), source, _start) as processes:
+        while len(results) < len(folders):
+            try:
+                futures = [processes.submit(_verify, f) for f in folders[len(results) :]]
+                for future in futures:
+                    result = future.result()
+                    folder = folders[len(results)]
+                    write_json(folder / "verification.json", result.to_json())
+                    progress(result)
+                    results.append(result)
+            except BrokenProcessPool:
+                deaths += 1
+                if deaths > MOST_DEATHS:
+                    raise RunError(
+                        f"{folders[len(results)]}: {deaths} processes were killed while they"
+                        " verified, probably for memory; use fewer --workers"
+                    ) from None
+                processes.replace()
     return results
 
 

@@ -8,23 +8,26 @@ threads and never needs torch.
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.errors import DataError
+from nas.errors import DataError, NasError
 from nas.graph import Graph
 from nas.metrics import Metric
 from nas.recipe import student_recipe
 from nas.task import Task, load_task
 
+MOST_DEATHS = 5  # processes that may be killed before a phase gives up
 BANK_SEED = 0  # the bank is part of the task: a teacher's stored logits must fit it in every run
 
 
@@ -73,37 +76,62 @@ class _Worker:
 
     bench: Any = None
     teacher: tuple[Path, NDArray[np.float32]] | None = None
+    refusal: NasError | None = None  # of the data; raised by each job, as a worker cannot be asked
 
 
 def _start(source: DataSource) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    end_with_parent()
     import torch
 
     from nas.evaluate import prepare
 
     torch.set_num_threads(1)
-    _Worker.bench = prepare(source.load(), BANK_SEED)
+    try:
+        _Worker.bench = prepare(source.load(), BANK_SEED)
+    except NasError as error:  # the file was replaced since the run began
+        _Worker.refusal = error
+
+
+def end_with_parent() -> None:
+    """Ends this process as soon as its parent has ended, even by `kill -9`.
+
+    An idle worker of a pool would wait for ever, and a busy one would end its training first.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _bench() -> Any:
+    if _Worker.refusal is not None:
+        raise _Worker.refusal
+    return _Worker.bench
 
 
 def train_member(metric: Metric, seed: int) -> Any:
     """`teacher.Answers` of one member of the ensemble, trained in a worker."""
     from nas import teacher_training
 
-    return teacher_training.train_member(_Worker.bench, metric, seed)
+    return teacher_training.train_member(_bench(), metric, seed)
 
 
 def ask_onnx(path: str) -> Any:
     """`teacher.Answers` of the user's own model, run in a worker."""
     from nas import teacher_training
 
-    return teacher_training.run_onnx(_Worker.bench, path)
+    return teacher_training.run_onnx(_bench(), path)
 
 
 def train(training: Training) -> Any:
     """A `Trained` student, trained in a worker."""
     from nas.evaluate import train_student
 
-    bench, teacher = _Worker.bench, None
+    bench, teacher = _bench(), None
     if training.teacher is not None:
         if _Worker.teacher is None or _Worker.teacher[0] != training.teacher:
             with np.load(training.teacher, allow_pickle=False) as held:
@@ -119,11 +147,28 @@ def train(training: Training) -> Any:
     return train_student(bench, training.graph, recipe, training.metric, teacher, training.seed)
 
 
-class Pool:
-    """A pool of training processes that replaces itself when one of them is killed."""
+@contextmanager
+def no_interrupt() -> Iterator[None]:
+    """Holds Ctrl-C back until the end of the block; processes begun in it never see it."""
+    resource_tracker.ensure_running()  # its own start would let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def __init__(self, count: int, source: DataSource) -> None:
-        self.count, self._source = count, source
+
+class Pool:
+    """A pool of processes that survives Ctrl-C, and can be replaced when one of them is killed.
+
+    Args:
+        start: called with `source` in each process before its first job.
+    """
+
+    def __init__(
+        self, count: int, source: DataSource, start: Callable[[DataSource], None] = _start
+    ) -> None:
+        self.count, self._source, self._start = count, source, start
         self._executor = self._spawn()
 
     def _spawn(self) -> ProcessPoolExecutor:
@@ -133,13 +178,14 @@ class Pool:
         return ProcessPoolExecutor(
             self.count,
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start,
+            initializer=self._start,
             initargs=(self._source,),
         )
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         """Runs `function` in a worker."""
-        return self._executor.submit(function, *arguments)
+        with no_interrupt():
+            return self._executor.submit(function, *arguments)
 
     def replace(self) -> None:
         """A new set of processes, after one died and broke the pool."""
@@ -148,19 +194,22 @@ class Pool:
 
     def close(self) -> None:
         """Ends the processes at once; what they were doing is lost."""
-        processes = list((self._executor._processes or {}).values())
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        deadline = time.monotonic() + 2.0
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join(max(0.0, deadline - time.monotonic()))
+        with no_interrupt():
+            processes = list((self._executor._processes or {}).values())
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            deadline = time.monotonic() + 2.0
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.join(max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager
-def pool(count: int, source: DataSource) -> Iterator[Pool]:
+def pool(
+    count: int, source: DataSource, start: Callable[[DataSource], None] = _start
+) -> Iterator[Pool]:
     """A `Pool` that ends with the block, whatever happens in it."""
-    workers = Pool(count, source)
+    workers = Pool(count, source, start)
     try:
         yield workers
     finally:

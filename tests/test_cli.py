@@ -384,6 +384,15 @@ def test_a_folder_that_cannot_be_made(refusal: Refusal, good: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ("report", "verify"))
+def test_verbs_on_a_folder_with_a_writer(verb: str, refusal: Refusal, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}\n")
+    with locked(tmp_path):
+        line = refusal.of(verb, tmp_path, verb=main)
+    assert f"{tmp_path}: another run is writing here; wait for it" in line
+    assert "another run" not in refusal.of(verb, tmp_path, verb=main)
+
+
+@pytest.mark.parametrize("verb", ("report", "verify"))
 def test_verbs_on_a_folder_without_a_run(verb: str, refusal: Refusal, tmp_path: Path) -> None:
     line = refusal.of(verb, tmp_path / "none", verb=main)
     assert str(tmp_path / "none") in line

@@ -333,9 +333,19 @@ def test_resume_adds_trials_and_trains_nothing_again(world: World, copy: Path) -
 def test_what_resume_refuses(world: World, copy: Path, tmp_path: Path) -> None:
     before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
     other = write_data(tmp_path / "other.npz", seed=9)
-    arguments = ("--trials", 6, "--out", copy)
-    assert "data is " in world.refused("--data", other, *arguments, "--resume")
-    assert "holds a run already; add --resume" in world.refused("--data", world.data, *arguments)
-    changed = ("--data", world.data, *arguments, "--resume", "--objectives", "error,ram")
-    assert "objectives is ['error', 'ram'] and was" in world.refused(*changed)
+    arguments = ("--data", world.data, "--trials", 6, "--out", copy)
+    assert "holds a run already; add --resume" in world.refused(*arguments)
+    old, new = load_task(world.data).data_hash[:12], load_task(other).data_hash[:12]
+    line = world.refused("--data", other, *arguments[2:], "--resume")
+    assert f"the content of data {other} has hash {new} and had {old} when the run began" in line
+    changed: dict[str, tuple[object, ...]] = {
+        "objectives is ['error', 'ram'] and was": ("--objectives", "error,ram"),
+        "metric is 'macro_f1' and was 'accuracy'": ("--metric", "macro_f1"),
+        "seed is 2 and was 1": ("--seed", 2),
+        "profile cortex-m4-64k has hash": ("--device", "cortex-m4-64k"),
+        "modalities is ['wave'] and was ['wave', 'level']": ("--modalities", "wave"),
+        "storage is 'sqlite:///x.db' and was None": ("--storage", "sqlite:///x.db"),
+    }
+    for named, options in changed.items():
+        assert named in world.refused(*arguments, *options, "--resume")
     assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()} == before

@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_the_old_file(
     monkeypatch.setattr(*((os, "fsync") if broken == "fsync" else (Path, "replace")), full)
     with pytest.raises(RunError, match=r"front\.csv: cannot be written \(No space left on device"):
         write_atomic(path, b"new")
-    with pytest.raises(RunError, match="free space or choose another --out"):
+    with pytest.raises(RunError, match="free space and go on with --resume, or choose"):
         write_atomic(tmp_path / "other.csv", b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["front.csv"]
@@ -220,6 +220,21 @@ with locked(Path(sys.argv[1])):
     if sys.argv[2] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    left = [tmp_path / ".front.csv.123.tmp", tmp_path / "trained" / ".c0.npz.77.tmp"]
+    kept = [tmp_path / "front.csv", tmp_path / "notes.tmp", tmp_path / "trained" / "c0.npz"]
+    (tmp_path / "trained").mkdir()
+    for path in (*left, *kept):
+        path.touch()
+    with locked(tmp_path):
+        assert not [path for path in left if path.exists()]
+        left[0].touch()
+        with pytest.raises(RunError, match="another run is writing here"), locked(tmp_path):
+            pass
+        assert left[0].exists(), "only the holder of the lock may clean up"
+    assert all(path.exists() for path in kept)
 
 
 def other_writer(run: Path, end: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,6 @@
 """The study on disk: constraints, samplers, resuming, and what is refused."""
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def finish(held: Study, status: Status = "trained", excess: float = -0.5) -> Tri
     trial = held.ask()
     trial.suggest_int("gene", 0, 10**6)
     done = record(trial.number, status)
-    held.tell(trial, done, VALUES, {"ram": excess, "flash": -0.1})
+    held.note(trial, done, {"ram": excess, "flash": -0.1})
+    held.tell(trial, done, VALUES)
     return done
 
 
@@ -103,22 +105,6 @@ def test_what_a_trial_leaves(tmp_path: Path) -> None:
     ]
 
 
-def test_constraints_are_set_before_the_values(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    held = opened(tmp_path)
-    trial, seen = held.ask(), []
-    original = held._study.tell
-
-    def tell(told: optuna.Trial, *rest: object, **named: object) -> object:
-        seen.append(held._study.get_trials()[told.number].constraints)
-        return original(told, *rest, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(held._study, "tell", tell)
-    held.tell(trial, record(0, "infeasible"), VALUES, {"ram": 2.0})
-    assert seen == [{"ram": 2.0}]
-
-
 def test_a_sampler_prefers_what_is_feasible(tmp_path: Path) -> None:
     held = opened(tmp_path)
     finish(held, "infeasible", excess=1.0)
@@ -129,18 +115,81 @@ def test_a_sampler_prefers_what_is_feasible(tmp_path: Path) -> None:
     assert [trial.number for trial in best] == [1]
 
 
-def test_resuming_returns_the_records_and_fails_what_ran(tmp_path: Path) -> None:
+def recovered(folder: Path, holds: bool = True) -> tuple[Study, tuple[int, int]]:
+    again = opened(folder, resume=True)
+    return again, again.recover(lambda _: holds, lambda _: VALUES)
+
+
+def test_resuming_returns_the_records_and_queues_what_ran(tmp_path: Path) -> None:
     held = opened(tmp_path)
     done = [finish(held), finish(held, "infeasible", 1.0), finish(held, "failed")]
-    held.ask()  # the session is killed here
-    forgotten = held.ask()
-    held.forget(forgotten)
-    assert [t.state for t in stored(tmp_path)][3:] == [TrialState.RUNNING, TrialState.FAIL]
-    again = opened(tmp_path, resume=True)
-    assert again.records == done
-    assert [t.state for t in stored(tmp_path)][3:] == [TrialState.FAIL, TrialState.FAIL]
-    assert finish(again).number == 5
+    killed = held.ask()
+    killed.set_constraint("ram", 0.25)
+    gene = killed.suggest_int("gene", 0, 10**6)
+    held.ask()  # killed before its first gene: nothing to try again
+    assert [t.state for t in stored(tmp_path)][3:] == [TrialState.RUNNING] * 2
+    again, counts = recovered(tmp_path)
+    assert again.records == done and counts == (0, 1)
+    states = [t.state for t in stored(tmp_path)][3:]
+    assert states == [TrialState.FAIL, TrialState.FAIL, TrialState.WAITING]
+    assert recovered(tmp_path)[1] == (0, 0)
+    trial = again.ask()
+    assert trial.number == 5 and trial.suggest_int("gene", 0, 10**6) == gene
+    again.note(trial, record(5), {"ram": -0.5})
+    again.tell(trial, record(5), VALUES)
+    assert stored(tmp_path)[5].constraints == {"ram": -0.5}, "not those of the killed trial"
     assert len(opened(tmp_path, resume=True).records) == 4
+
+
+@pytest.mark.parametrize("status", ("trained", "infeasible", "duplicate", "failed"))
+def test_a_trial_that_was_noted_and_not_told(status: Status, tmp_path: Path) -> None:
+    held = opened(tmp_path)
+    trial = held.ask()
+    trial.suggest_int("gene", 0, 10**6)
+    held.note(trial, record(0, status), {"ram": -0.5})
+    again, counts = recovered(tmp_path)
+    assert counts == (1, 0) and again.records == [record(0, status)]
+    expected = TrialState.FAIL if status == "failed" else TrialState.COMPLETE
+    assert [t.state for t in stored(tmp_path)] == [expected]
+    assert opened(tmp_path, resume=True).records == [record(0, status)]
+
+
+def test_a_training_without_its_model_is_no_record(tmp_path: Path) -> None:
+    held = opened(tmp_path)
+    trial = held.ask()
+    trial.suggest_int("gene", 0, 10**6)
+    held.note(trial, record(0), {"ram": -0.5})
+    again, counts = recovered(tmp_path, holds=False)
+    assert counts == (0, 1) and again.records == []
+    assert opened(tmp_path, resume=True).records == []
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    held = opened(tmp_path)
+    done = finish(held)
+    size = (tmp_path / "study.db").stat().st_size
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        with pytest.raises(RunError, match="the study cannot be written") as error, held.guarded():
+            for _ in range(1000):
+                finish(held)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    text = str(error.value)
+    assert "study.db" in text and "disk" in text and "free space" in text and "\n" not in text
+    again, _ = recovered(tmp_path)
+    assert again.records[0] == done and again.records == held.records
+    finish(again)
+
+
+def test_two_sessions_on_one_study_are_one_line(tmp_path: Path) -> None:
+    held = opened(tmp_path)
+    trial = held.ask()
+    recovered(tmp_path)  # another session takes our trial for a killed one
+    with pytest.raises(RunError, match="for one session at a time"), held.guarded():
+        held.put_back(trial)
+        held.note(trial, record(0), {"ram": 0.0})
 
 
 def test_an_existing_study_needs_resume(made: bytes, tmp_path: Path) -> None:
@@ -211,6 +260,9 @@ def test_starts_are_asked_for_first_and_once(tmp_path: Path) -> None:
     for _ in range(4):
         trial = held.ask()
         drawn.append((trial.suggest_int("gene", 0, 10**6), trial.suggest_categorical("kind", "ab")))
-        held.tell(trial, record(trial.number), VALUES, {"ram": -0.5})
+        held.note(trial, record(trial.number), {"ram": -0.5})
+        held.tell(trial, record(trial.number), VALUES)
     assert drawn[:2] == [(3, "b"), (4, "a")]
     assert all(gene > 4 for gene, _ in drawn[2:])
+    held.begin_with([{"gene": 3, "kind": "b"}])  # too late: the study has begun
+    assert held.ask().suggest_int("gene", 0, 10**6) > 4
