@@ -137,7 +137,7 @@ def now() -> str:
 def _versions() -> dict[str, str]:
     packages = ("mcu-nas", "torch", "optuna", "numpy", "onnx", "onnxruntime", "ai-edge-litert")
     found = {"python": sys.version.split()[0]}
-    for package in (*packages, "tflite-micro"):
+    for package in (*packages, "tflite-micro", "tflite-runtime"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
