@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas import __version__
 from nas.errors import NasError, UsageError
+from nas.import_command import add_import_verb
 
 if TYPE_CHECKING:
     from nas.space import Space
@@ -31,7 +32,7 @@ def search_main(arguments: Sequence[str] | None = None) -> int:
         prog="run_search.py",
         description="Searches networks for your sensors that fit your microcontroller; without"
         " options a demo of a few minutes.",
-        epilog="The other verbs (report, verify, estimate, tasks, devices, spaces): nas --help",
+        epilog="The other verbs (import, report, verify, estimate, ...): nas --help",
     )
     _add_search_options(parser)
     return _guarded(lambda: _search(parser.parse_args(arguments)))
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     search = verbs.add_parser("search", help="start or resume a search, as run_search.py does")
     _add_search_options(search)
     search.set_defaults(run=_search)
+    add_import_verb(verbs)
     _add_reading_verbs(verbs)
     for name, action, summary in (
         ("tasks", _tasks, "data sets by name"),
