@@ -165,7 +165,7 @@ def _join(held: Recording, part: Recording, path: Path) -> None:
 
 
 def _from_zero(recording: Recording) -> None:
-    """Times from the first sample on; those since 1970 are good to a microsecond, and so rounded."""
+    """Times from the first sample on; those since 1970 are good to a microsecond only."""
     times = [s.times_s for s in recording.signals.values()]
     origin = min((float(t[0]) for t in times if len(t)), default=0.0)
     digits = 6 if origin > SINCE_1970_S else 12

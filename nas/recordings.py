@@ -136,7 +136,7 @@ def read_name(columns: Columns, path: Path) -> dict[str, str]:
     depth = columns.pattern.count("/") + 1
     name = "/".join(path.absolute().parts[-depth:])
     expression = compile_pattern(columns.pattern)
-    match = expression.fullmatch(name) or expression.fullmatch(_without_suffix(name))
+    match = expression.fullmatch(_without_suffix(name)) or expression.fullmatch(name)
     if match is None:
         raise UsageError(f"--name {columns.pattern}: does not fit {name!r}; correct the pattern")
     return match.groupdict()
@@ -192,7 +192,8 @@ def _read_frame(
             return _chosen(path, _parquet(path), needed, optional)
         with_separator = [
             (separator, list(_csv(path, columns, separator, nrows=0)))
-            for separator in (("\t",) if path.suffix == ".tsv" else SEPARATORS)
+            for separator in SEPARATORS
+            if separator != columns.decimal
         ]
         # The separator is the one that finds the most of the asked columns in the header.
         separator, header = max(

@@ -18,12 +18,12 @@ from nas.recordings import Floats, Recording, SensorPlan, Signal
 
 GAP_PERIODS = 4.0  # default: a longer silence is a gap
 MEAN_BELOW = 0.8  # rate of the result over rate of the recording, below which means are taken
-WHOLE_RATE = 0.02  # a rate this close to a whole number of Hz is that number
+WHOLE_RATE = 0.005  # a rate this close to a whole number of Hz is that number
 SAME_RATE = 0.1  # a recording whose rate is further from the result's counts as resampled
 SLACK = 0.01  # of a period: rounding of times
 INSTANT_S = 1e-6  # what times since 1970 are rounded to, and a little more
 
-Segment = tuple[float, float]  # first and last time at which every sensor has samples
+Segment = tuple[float, float]  # of time in which every sensor has samples; a sample fills a period
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,11 @@ def cut_recording(
     """All windows of one recording that have one label and every sensor."""
     for name, signal in recording.signals.items():
         counts.missing[name] += int(np.isnan(signal.values).sum())
-    reach = max((rate.steps - 1) / rate.hz for rate in rates.values())
+    series = [rates[s.name] for s in sensors if not s.vector]
+    reach = max([cut.window_s, *(rate.steps / rate.hz for rate in series)])
     slack = SLACK * min(1 / rate.hz for rate in rates.values())
     starts, lows, highs, blocks = [], [], [], []
-    for low, high, block in _blocks(_segments(recording, sensors, rates, cut, counts), cut, slack):
+    for low, high, block in _blocks(_segments(recording, sensors, rates, cut, counts), cut):
         count = int((high - low - reach + slack) / cut.stride_s + 1e-9) + 1
         if high - low - reach + slack < 0:
             counts.segments_too_short += 1
@@ -177,25 +178,27 @@ def _segments(
         elif longest is None:
             slower = max(1 / rates[sensor.name].hz, 1 / (found_rate(signal) or np.inf))
             longest = GAP_PERIODS * slower
+        # Not more than a period of the result: nothing is read behind the last sample.
+        period = 1 / max(rates[sensor.name].hz, found_rate(signal))
         whole: list[Segment] | None = None
         for channel in range(signal.values.shape[1]):
             held = ~np.isnan(signal.values[:, channel])
             if channel and held.all():
                 continue  # every time of an earlier channel
             times = signal.times_s if held.all() else signal.times_s[held]
-            own = _without_gaps(times, longest)
+            own = _without_gaps(times, longest, period)
             whole = own if whole is None else _intersection(whole, own)
         counts.gaps[sensor.name] += max(0, len(whole or []) - 1)
         common = whole if common is None else _intersection(common, whole or [])
     return common or []
 
 
-def _without_gaps(times_s: Floats, longest_s: float) -> list[Segment]:
+def _without_gaps(times_s: Floats, longest_s: float, period_s: float) -> list[Segment]:
     if len(times_s) == 0:
         return []
     breaks = np.flatnonzero(np.diff(times_s) > longest_s * (1 + 1e-9))
     first = times_s[np.concatenate([[0], breaks + 1])]
-    last = times_s[np.concatenate([breaks, [len(times_s) - 1]])]
+    last = times_s[np.concatenate([breaks, [len(times_s) - 1]])] + period_s
     return list(zip(first.tolist(), last.tolist(), strict=True))
 
 
@@ -213,7 +216,7 @@ def _intersection(first: Sequence[Segment], second: Sequence[Segment]) -> list[S
     return found
 
 
-def _blocks(segments: Sequence[Segment], cut: Cut, slack: float) -> list[tuple[float, float, int]]:
+def _blocks(segments: Sequence[Segment], cut: Cut) -> list[tuple[float, float, int]]:
     """Segments cut at multiples of `block_s` from the start: no window crosses a block's end."""
     if cut.block_s is None:
         return [(low, high, 0) for low, high in segments]
@@ -221,9 +224,9 @@ def _blocks(segments: Sequence[Segment], cut: Cut, slack: float) -> list[tuple[f
     origin = segments[0][0] if segments else 0.0
     for low, high in segments:
         block = int((low - origin) / cut.block_s)
-        while low <= high:
+        while low < high:
             end = origin + (block + 1) * cut.block_s
-            pieces.append((low, min(high, end - 2 * slack), block))
+            pieces.append((low, min(high, end), block))
             low, block = end, block + 1
     return pieces
 
