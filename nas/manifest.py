@@ -18,7 +18,17 @@ from nas.task import Task
 
 FORMAT = 1  # of run.json
 SAME_ON_RESUME = (
-    *("data", "profile", "space", "objectives", "metric", "distil", "own_teacher", "seed"),
+    *(
+        "data",
+        "profile",
+        "space",
+        "space_file",
+        "objectives",
+        "metric",
+        "distil",
+        "own_teacher",
+        "seed",
+    ),
     "limits",
 )
 
@@ -77,7 +87,7 @@ def open_manifest(
     held = read_json(path)
     for key in SAME_ON_RESUME:
         old, new = held.get(key), fresh[key]
-        if key in ("data", "profile") and isinstance(old, dict):
+        if isinstance(old, dict) and isinstance(new, dict):
             old, new = old.get("hash"), new["hash"]
         if old != new:
             raise RunError(
@@ -118,6 +128,9 @@ def _manifest(
         },
         "limits": [options.max_latency_ms, options.max_weight_bytes],
         "space": options.space.name,
+        "space_file": None
+        if options.space.file is None
+        else {"path": str(options.space.file.resolve()), "hash": options.space.file_hash},
         "sampler": options.sampler,
         "objectives": list(options.objectives),
         "metric": options.metric,

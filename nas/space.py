@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from nas.graph import Graph
@@ -79,13 +80,16 @@ class Architecture(Protocol):
 class Space:
     """A search space by name: how to draw an architecture and how to read one back.
 
-    `parse` raises SpaceError for a document that is not of this space.
+    `parse` raises SpaceError for a document that is not of this space. `file` and the SHA-256 of
+    its content are those of a user's space; it is `own_space.load_space_file` that sets them.
     """
 
     name: str
     summary: str
     sample: Callable[[Trial, Problem], Architecture]
     parse: Callable[[Mapping[str, Any]], Architecture]
+    file: Path | None = None
+    file_hash: str | None = None
 
 
 def architecture_id(architecture: Architecture) -> str:
