@@ -1,5 +1,6 @@
 # make search   sets up .venv from the pins and runs the demo
 # make test     sets up .venv and runs the tests
+# make setup    only sets up .venv
 # make check    lint and types
 # make tflite-runtime   exported files in LiteRT's predecessor, which needs Python 3.11
 PYTHON ?= python3
@@ -7,10 +8,12 @@ PYTHON_OF_TFLITE_RUNTIME ?= python3.11
 VENV ?= .venv
 READY = $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
-.PHONY: search test check tflite-runtime clean
+.PHONY: setup search test check tflite-runtime clean
 
 search: $(READY)
 	$(VENV)/bin/python run_search.py
+
+setup: $(READY)
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest

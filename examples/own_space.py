@@ -17,7 +17,7 @@ from typing import Any
 
 from nas.errors import SpaceError
 from nas.graph import Graph, Input
-from nas.ops import Concat, Conv2d, Op, Pool, Reshape
+from nas.ops import Concat, Conv2d, Op, Pool, Reshape, Shape
 from nas.space import Problem, Space, Trial
 
 CHANNELS = (4, 8, 12, 16, 24)
@@ -30,7 +30,7 @@ class Stem:
     """One sensor: a convolution over time or space, then the mean of what it finds."""
 
     sensor: str
-    shape: tuple[int, int, int]  # height, width, channels
+    shape: Shape  # height, width, channels
     channels: int
     kernel: int
     bits: int

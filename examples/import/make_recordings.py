@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 RATE_HZ, SECONDS = 50, 30
 ACTIVITIES = ("rest", "walk", "cart")
 PEOPLE = tuple(f"p{i}" for i in range(1, 9))
-BEACONS_DBM = {"rest": (-55, -80, -85), "walk": (-75, -65, -80), "cart": (-80, -78, -60)}
+BEACONS_DBM = {"rest": (-55, -80, -85), "walk": (-72, -68, -76), "cart": (-76, -74, -68)}
 NOT_HEARD_BELOW_DBM = -90
 
 Rows = list[tuple[float, str]]
@@ -33,14 +33,14 @@ def accelerometer(
     """Times (n,) in s and values (n, 3) in g; the clock jitters, and 1 sample in 500 is lost."""
     times = start_s + np.arange(SECONDS * RATE_HZ) / RATE_HZ
     times += rng.normal(0, 0.0005, len(times))
-    pace_hz = {"rest": 0.3, "walk": 1.9, "cart": 1.5}[activity] * rng.uniform(0.9, 1.1)
-    size = {"rest": 0.02, "walk": 0.35, "cart": 0.15}[activity] * rng.uniform(0.8, 1.2)
+    pace_hz = {"rest": 0.3, "walk": 1.9, "cart": 1.5}[activity] * rng.uniform(0.8, 1.2)
+    size = {"rest": 0.02, "walk": 0.35, "cart": 0.25}[activity] * rng.uniform(0.6, 1.4)
     phase = 2 * np.pi * pace_hz * times
-    rattle = 0.12 * np.sin(2 * np.pi * 14 * times) if activity == "cart" else 0 * times
+    rattle = 0.04 * np.sin(2 * np.pi * 14 * times) if activity == "cart" else 0 * times
     values = np.stack(
         [size * np.sin(phase), 0.5 * size * np.sin(2 * phase + 1), 1 + size * np.cos(phase)], 1
     )
-    values += rattle[:, None] + rng.normal(0, 0.03, values.shape)
+    values += rattle[:, None] + rng.normal(0, 0.06, values.shape)
     kept = rng.random(len(times)) > 0.002
     return times[kept], values[kept]
 
@@ -50,7 +50,9 @@ def beacons(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Times (n,) in s and strengths (n, 3) in dBm; NaN where a beacon was not heard."""
     times = start_s + np.cumsum(rng.uniform(0.4, 0.6, 2 * SECONDS - 4))
-    values = np.array(BEACONS_DBM[activity]) + rng.normal(0, 5, (len(times), 3))
+    values = (
+        np.array(BEACONS_DBM[activity]) + rng.normal(0, 6, 3) + rng.normal(0, 5, (len(times), 3))
+    )
     values[values < NOT_HEARD_BELOW_DBM] = np.nan
     return times, values
 
