@@ -123,6 +123,16 @@ def test_a_clearly_lower_rate_takes_means() -> None:
     assert np.abs(nearly.values["accel"][:, :, 0]).max() > 1.5  # straight lines: it is kept
 
 
+def test_nothing_is_read_behind_the_last_sample() -> None:
+    """A line goes on rising to the end of every window, also at a rate above the recording's."""
+    made = recording(accel=signal(np.arange(20) / 10, 1.0, 1.0))
+    fine = Cut(0.5, 0.05, 0.8)
+    seen, _ = windows(made, ACCEL, cut=fine, accel=40.0)
+    at = seen.starts_s[:, None] + np.arange(20) / 40
+    np.testing.assert_allclose(seen.values["accel"][:, :, 0], at, atol=1e-5)
+    assert 1.9 - 0.05 < at.max() <= 1.9 + 1e-9
+
+
 @pytest.mark.parametrize(
     ("rates", "asked", "hz"),
     (([49.8, 50.3], None, 50.0), ([48.0], None, 48.0), ([33.45], None, 33.45), ([50.0], 20, 20)),
