@@ -1,14 +1,19 @@
 # make search   sets up .venv from the pins and runs the demo
 # make test     sets up .venv and runs the tests
+# make setup    only sets up .venv
 # make check    lint and types
+# make tflite-runtime   exported files in LiteRT's predecessor, which needs Python 3.11
 PYTHON ?= python3
+PYTHON_OF_TFLITE_RUNTIME ?= python3.11
 VENV ?= .venv
 READY = $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
-.PHONY: search test check clean
+.PHONY: setup search test check tflite-runtime clean
 
 search: $(READY)
 	$(VENV)/bin/python run_search.py
+
+setup: $(READY)
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest
@@ -17,6 +22,17 @@ check: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# Its environment holds only what its extra names: nothing there may bring numpy 2 or LiteRT.
+tflite-runtime: $(READY)
+	rm -rf $(VENV)-tflite && mkdir -p $(VENV)-tflite/models
+	$(PYTHON_OF_TFLITE_RUNTIME) -m venv $(VENV)-tflite
+	$(VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb")) \
+		["project"]["optional-dependencies"]["tflite-runtime"], sep="\n")' > $(VENV)-tflite/extra.txt
+	$(VENV)-tflite/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement $(VENV)-tflite/extra.txt
+	PYTHONPATH=. $(VENV)/bin/python tests/predecessor.py write $(VENV)-tflite/models
+	PYTHONPATH=. $(VENV)-tflite/bin/python tests/predecessor.py check $(VENV)-tflite/models
 
 $(READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -27,4 +43,4 @@ $(READY):
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-tflite

@@ -16,6 +16,7 @@ from nas.cli_pick import add_pick_verb
 from nas.cli_types import positive as _positive
 from nas.cli_types import positive_int as _positive_int
 from nas.errors import NasError, UsageError
+from nas.import_command import add_import_verb
 
 if TYPE_CHECKING:
     from nas.space import Space
@@ -34,7 +35,7 @@ def search_main(arguments: Sequence[str] | None = None) -> int:
         prog="run_search.py",
         description="Searches networks for your sensors that fit your microcontroller; without"
         " options a demo of a few minutes.",
-        epilog="The other verbs (pick, report, verify, estimate, tasks, devices, spaces): nas -h",
+        epilog="The other verbs (import, pick, report, verify, estimate, ...): nas --help",
     )
     _add_search_options(parser)
     return _guarded(lambda: _search(parser.parse_args(arguments)))
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     search = verbs.add_parser("search", help="start or resume a search, as run_search.py does")
     _add_search_options(search)
     search.set_defaults(run=_search)
+    add_import_verb(verbs)
     _add_reading_verbs(verbs)
     for name, action, summary in (
         ("tasks", _tasks, "data sets by name"),
@@ -110,7 +112,9 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--max-latency-ms", type=_positive, metavar="X")
     target.add_argument("--max-weight-bytes", type=_positive_int, metavar="N")
     search = parser.add_argument_group("how to search")
-    search.add_argument("--space", default="conv", metavar="S", help="nas spaces (%(default)s)")
+    search.add_argument(
+        "--space", default="conv", metavar="S", help="name or own FILE.py (%(default)s)"
+    )
     search.add_argument(
         "--objectives", default=OBJECTIVES, metavar="LIST", help="subset of %(default)s"
     )
@@ -162,11 +166,15 @@ def _guarded(action: Callable[[], int]) -> int:
 
 
 def load_space(name: str) -> "Space":
-    """A search space by name; UsageError for an unknown one."""
+    """A search space by name or from a Python file, which is run; UsageError for an unknown one."""
     from search_spaces import SPACES
 
+    if name.endswith(".py"):
+        from nas.own_space import load_space_file
+
+        return load_space_file(Path(name), tuple(SPACES))
     if name not in SPACES:
-        raise UsageError(f"--space {name!r}: not one of {', '.join(SPACES)}")
+        raise UsageError(f"--space {name!r}: not one of {', '.join(SPACES)}, and no .py file")
     return SPACES[name]
 
 
@@ -254,19 +262,24 @@ def _verify(chosen: argparse.Namespace) -> int:
 def _estimate(chosen: argparse.Namespace) -> int:
     from nas.budget import Budget, price
     from nas.errors import SpaceError
+    from nas.graph import Graph
     from nas.profile import load_profile
     from nas.run_folder import read_json
     from nas.tables import print_cost
+    from search_spaces import SPACES
 
     document = read_json(chosen.architecture)
-    document = document.get("architecture", document)
+    candidate, document = document, document.get("architecture", document)
     if "space" not in document:
         raise SpaceError(
             f"{chosen.architecture}: no key 'space'; give the architecture.json of a candidate"
         )
-    architecture = load_space(document["space"]).parse(document)
+    if document["space"] not in SPACES and "graph" in candidate:  # of a user's space
+        graph = Graph.from_json(candidate["graph"])
+    else:
+        graph = load_space(document["space"]).parse(document).lower()
     profile = load_profile(chosen.device)
-    priced = price(architecture.lower(), profile)
+    priced = price(graph, profile)
     budget = Budget(profile.ram_budget_bytes, profile.flash_budget_bytes, None, None)
     print_cost(priced, profile, budget)
     return 0
@@ -293,4 +306,5 @@ def _spaces(chosen: argparse.Namespace) -> int:
     from search_spaces import SPACES
 
     print_table(("space", "what it holds"), [(s.name, s.summary) for s in SPACES.values()])
+    print("your own: --space FILE.py, as in examples/own_space.py")
     return 0

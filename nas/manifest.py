@@ -19,8 +19,8 @@ from nas.task import Task
 
 FORMAT = 1  # of run.json
 SAME_ON_RESUME = (
-    *("data", "profile", "space", "objectives", "metric", "distil", "own_teacher", "seed"),
-    *("limits", "storage"),
+    *("data", "profile", "space", "space_file", "objectives", "metric", "distil", "own_teacher"),
+    *("seed", "limits", "storage"),
 )
 OF_THIS_SESSION = ("command", "versions", "data", "sampler", "workers")
 
@@ -87,8 +87,9 @@ def open_manifest(
 
 def _require_same(options: Options, key: str, old: Any, new: Any) -> None:
     """Raises RunError when a run would go on with something else than it began with."""
-    if key in ("data", "profile") and isinstance(old, dict):
-        named = options.device if key == "profile" else options.data or options.task
+    if isinstance(old, dict) and isinstance(new, dict):
+        files = {"profile": options.device, "space_file": options.space.file}
+        named = files.get(key, options.data or options.task)
         old, new = old.get("hash"), new["hash"]
         what = f"the content of {key} {named} has hash {str(new)[:12]} and had {str(old)[:12]}"
     else:
@@ -130,6 +131,9 @@ def _manifest(
         },
         "limits": [options.max_latency_ms, options.max_weight_bytes],
         "space": options.space.name,
+        "space_file": None
+        if options.space.file is None
+        else {"path": str(options.space.file.resolve()), "hash": options.space.file_hash},
         "sampler": options.sampler,
         "objectives": list(options.objectives),
         "metric": options.metric,
@@ -154,7 +158,7 @@ def now() -> str:
 def _versions() -> dict[str, str]:
     packages = ("mcu-nas", "torch", "optuna", "numpy", "onnx", "onnxruntime", "ai-edge-litert")
     found = {"python": sys.version.split()[0]}
-    for package in (*packages, "tflite-micro"):
+    for package in (*packages, "tflite-micro", "tflite-runtime"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -5,9 +5,10 @@ differ only in how they round m * accumulator back to an integer:
 
     double     round half up at bit 31, then half away from zero at the shift: TFLM, CMSIS-NN, our C
     double_up  round half up at both steps: LiteRT's own optimised kernels (ruy)
+    double_up_dense  double_up in dense convolutions, double elsewhere: LiteRT's predecessor
     single     one rounding, half up: XNNPACK on most inputs, CMSIS-NN with single rounding
 
-`double` is the definition of this project's models. The other two exist so that a runtime is
+`double` is the definition of this project's models. The others exist so that a runtime is
 compared with the reference in that runtime's own mode, to zero difference, not to a tolerance.
 """
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from nas.ops import TableFunction
 
-Rounding: TypeAlias = Literal["double", "double_up", "single"]
+Rounding: TypeAlias = Literal["double", "double_up", "double_up_dense", "single"]
 Int8: TypeAlias = NDArray[np.int8]
 Int64: TypeAlias = NDArray[np.int64]
 

@@ -48,9 +48,11 @@ ADD_SHIFT = 20  # bits of head room that Add gives its inputs
 #   depthwise convolution   half up on whole groups of 8 channels
 #   Add                     inputs rounded once, on whole groups of 16 elements
 #   Mul                     as TFLM, with its factor in float32 instead of float64
+# tflite-runtime 2.14 (`double_up_dense`) does so for dense convolutions and Mul alone.
 SCALAR_ROUNDING: dict[Rounding, Rounding] = {
     "double": "double",
     "double_up": "double",
+    "double_up_dense": "double",
     "single": "single",
 }
 VECTOR_CHANNELS, VECTOR_ELEMENTS = 8, 16
@@ -165,6 +167,8 @@ def _in_vectors(
     """The requantiser of a depthwise convolution, whose last channels may round differently."""
     whole = len(factors) - len(factors) % VECTOR_CHANNELS
     rest = SCALAR_ROUNDING[rounding]
+    if rounding == "double_up_dense":
+        return _requantiser(factors, zero_point, low, rest)
     if rest == rounding or whole == len(factors):
         return _requantiser(factors, zero_point, low, rounding)
     first = _requantiser(factors[:whole], zero_point, low, rounding)
@@ -342,7 +346,7 @@ def _common_sum(model: IntegerModel, op: Add, rounding: Rounding) -> Callable[[I
 def _mul(model: IntegerModel, op: Mul, rounding: Rounding) -> Step:
     left, right, out = (model.scales[name] for name in (*op.inputs, op.name))
     factors = model.factors(op)
-    if rounding == "double_up":
+    if rounding != SCALAR_ROUNDING[rounding]:
         product = np.float32(left.scale) * np.float32(right.scale)
         factors = np.array([product / np.float32(out.scale)], np.float64)
     requantise = _requantiser(factors, out.zero_point, -128, SCALAR_ROUNDING[rounding])

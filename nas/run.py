@@ -26,6 +26,7 @@ from nas.bundle import Candidate, write_candidate
 from nas.errors import RunError, ToolMissing, UsageError
 from nas.finals import Finalist, choose_finalists, shipped_model, train_finals
 from nas.manifest import Options, now, open_manifest
+from nas.own_space import check_space
 from nas.profile import load_profile
 from nas.progress import Progress, clock
 from nas.recipe import student_steps
@@ -80,6 +81,8 @@ def run_search(options: Options) -> Path:
         options.max_weight_bytes,
     )
     problem = problem_of(task)
+    if options.space.file is not None:
+        check_space(options.space, problem)
     check_possible(options.space, problem, profile, budget)
     onnx = _read_teacher(options.teacher)
     begun = (options.out / "run.json").exists() or (options.out / ".lock").exists()

@@ -1,12 +1,17 @@
 """Runs exported files in the runtimes that users have: ONNX Runtime, TFLM and LiteRT.
 
+Where LiteRT (ai-edge-litert) is not installed its predecessor tflite-runtime takes its place, with
+the rounding of its own; `lite_runtime` says which one it is.
+
 Each function takes a file's bytes and int8 inputs (n, height, width, channels) by modality, and
 returns the int8 logits (n, classes). All run on one thread. A runtime is compared with the
 reference in the rounding mode that `ROUNDING` gives for it, and must then be equal.
 """
 
 import importlib
+import importlib.metadata
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -15,9 +20,44 @@ import numpy as np
 from nas.errors import ToolMissing
 from nas.numerics import Int8, Rounding
 
-ROUNDING: dict[str, Rounding] = {"onnx": "double", "tflm": "double", "litert": "double_up"}
+ROUNDING: dict[str, Rounding] = {
+    "onnx": "double",
+    "tflm": "double",
+    "ai-edge-litert": "double_up",
+    "tflite-runtime": "double_up_dense",
+}
 
 _ARENA_BYTES = 32 << 20  # TFLM's working memory on the host; only what is used is ever touched
+
+
+@dataclass(frozen=True, slots=True)
+class LiteRuntime:
+    """The package that runs .tflite files here, and how it rounds."""
+
+    package: str
+    version: str
+    rounding: Rounding
+    interpreter: Any
+
+
+def lite_runtime() -> LiteRuntime:
+    """LiteRT, or its predecessor where LiteRT is not installed.
+
+    Raises:
+        ToolMissing: neither is.
+    """
+    for package in ("ai-edge-litert", "tflite-runtime"):
+        try:
+            module = importlib.import_module(f"{package.replace('-', '_')}.interpreter")
+        except ImportError as error:
+            reason = error
+        else:
+            version = importlib.metadata.version(package)
+            return LiteRuntime(package, version, ROUNDING[package], module)
+    raise ToolMissing(
+        f"ai-edge-litert cannot be loaded (nor can tflite-runtime: {reason}):"
+        " pip install ai-edge-litert"
+    )
 
 
 def run_onnx(data: bytes, inputs: Mapping[str, Int8]) -> Int8:
@@ -55,10 +95,10 @@ def run_tflm(data: bytes, inputs: Mapping[str, Int8]) -> Int8:
 
 
 def run_litert(data: bytes, inputs: Mapping[str, Int8]) -> Int8:
-    """Logits of a .tflite file in LiteRT's own kernels, without XNNPACK or another delegate."""
-    interpreter_module = _litert()
-    kernels = interpreter_module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = interpreter_module.Interpreter(
+    """Logits of a .tflite file in `lite_runtime`'s own kernels, without XNNPACK or a delegate."""
+    module = lite_runtime().interpreter
+    kernels = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = module.Interpreter(
         model_content=data, experimental_op_resolver_type=kernels, num_threads=1
     )
     interpreter.allocate_tensors()
@@ -71,14 +111,6 @@ def run_litert(data: bytes, inputs: Mapping[str, Int8]) -> Int8:
         interpreter.invoke()
         rows.append(interpreter.get_tensor(output).reshape(-1).copy())
     return np.asarray(rows, np.int8)
-
-
-def _litert() -> Any:
-    """LiteRT's interpreter module, or that of its predecessor, which needs numpy below 2."""
-    try:
-        return importlib.import_module("ai_edge_litert.interpreter")
-    except ImportError:
-        return _import("tflite_runtime.interpreter", "pip install ai-edge-litert")
 
 
 def _import(module: str, remedy: str) -> ModuleType:

@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from nas.errors import SpaceError
@@ -115,6 +116,8 @@ class Space:
 
     `parse` raises SpaceError for a document that is not of this space. `starts` gives the genes of
     the networks with which a search begins: what is known to be good before anything was trained.
+    `file` and the SHA-256 of its content are those of a user's space; it is
+    `own_space.load_space_file` that sets them.
     """
 
     name: str
@@ -122,6 +125,8 @@ class Space:
     sample: Callable[[Trial, Problem], Architecture]
     parse: Callable[[Mapping[str, Any]], Architecture]
     starts: Callable[[Problem], Sequence[Genes]] = no_starts
+    file: Path | None = None
+    file_hash: str | None = None
 
 
 def architecture_id(architecture: Architecture) -> str:

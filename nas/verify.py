@@ -1,14 +1,14 @@
 """Proof that a candidate's files compute what was scored: every runtime against the reference.
 
 The integer-exact ONNX in ONNX Runtime and the .tflite in TFLM must equal the reference in its own
-rounding; the .tflite in LiteRT must equal the reference in LiteRT's rounding; for the QDQ ONNX,
-whose float kernels round differently, the agreement is measured and reported. Inputs are test
-samples, topped up with random ones.
+rounding; the .tflite in LiteRT, or in tflite-runtime where LiteRT is missing, must equal it in that
+runtime's rounding; for the QDQ ONNX, whose float kernels round differently, the agreement is
+measured and reported. Inputs are test samples, topped up with random ones.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,9 +92,9 @@ _RUNS = (
         "litert",
         "model.tflite",
         runtimes.run_litert,
-        runtimes.ROUNDING["litert"],
+        runtimes.ROUNDING["ai-edge-litert"],
         "LiteRT, model.tflite",
-        "must be equal, in LiteRT's own rounding",
+        "must be equal, in its own rounding",
     ),
     _Run(
         "model.onnx",
@@ -128,7 +128,7 @@ def verify_candidate(folder: Path, inputs: dict[str, Int8]) -> Verification:
     used = {source.name: inputs[source.name] for source in model.graph.inputs}
     expected: dict[Rounding, Int8] = {}
     checks = []
-    for run in _RUNS:
+    for run in map(_installed, _RUNS):
         if run.rounding not in expected:
             expected[run.rounding] = reference.run(model, used, run.rounding)
         checks.append(_check(folder, run, used, expected[run.rounding]))
@@ -140,6 +140,19 @@ def verify_candidate(folder: Path, inputs: dict[str, Int8]) -> Verification:
     )
     count = len(next(iter(used.values())))
     return Verification(folder.name, count, "host" if equal else "no", tuple(checks))
+
+
+def _installed(run: _Run) -> _Run:
+    """The row of LiteRT for the package and version that stand for it here, with its rounding."""
+    if run.name != "litert":
+        return run
+    try:
+        lite = runtimes.lite_runtime()
+    except ToolMissing:  # the check says so
+        return run
+    return replace(
+        run, rounding=lite.rounding, title=f"{lite.package} {lite.version}, model.tflite"
+    )
 
 
 def _check(folder: Path, run: _Run, inputs: dict[str, Int8], expected: Int8) -> Check:

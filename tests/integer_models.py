@@ -75,6 +75,20 @@ def _weights(
     return Weights(values, (factor * target / source).astype(np.float32), bias)
 
 
+def with_ties(kind: type[Add] | type[Mul], elements: int) -> list[IntegerModel]:
+    """Models of one Add or Mul at scales at which roundings differ."""
+    graph = Graph(
+        tuple(Input(name, (1, 1, elements)) for name in TWO),
+        (Add("o", TWO, False) if kind is Add else Mul("o", TWO),),
+        "o",
+    )
+    models = []
+    for scales in ((1 / 64, 5 / 224, 1 / 48), (3 / 56, 5 / 112, 5 / 8), (5 / 448, 3 / 32, 1 / 32)):
+        held = [Scale(_float32(s), z) for s, z in zip(scales, (3, -7, 11), strict=True)]
+        models.append(IntegerModel(graph, dict(zip((*TWO, "o"), held, strict=True)), {}))
+    return models
+
+
 def random_inputs(graph: Graph, count: int, rng: np.random.Generator) -> dict[str, Int8]:
     """`count` uniform int8 inputs of each modality."""
     return {

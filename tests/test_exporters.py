@@ -16,18 +16,18 @@ from ai_edge_litert import schema_py_generated as schema
 from integer_models import (
     ONE,
     OPERATOR_CASES,
-    TWO,
     random_inputs,
     random_model,
     single,
     with_numbers,
+    with_ties,
 )
 
 from nas import reference, runtimes, to_onnx, to_onnx_integer, to_tflite
 from nas.errors import ToolMissing, UnsupportedOp
 from nas.graph import Graph, Input
 from nas.integer import IntegerModel, Scale
-from nas.numerics import Int8
+from nas.numerics import Int8, Rounding
 from nas.ops import (
     OPS,
     Add,
@@ -63,7 +63,7 @@ def _litert(model: IntegerModel, inputs: dict[str, Int8]) -> Int8:
     return runtimes.run_litert(to_tflite.to_tflite(model), inputs)
 
 
-EXACT: dict[str, Run] = {"onnx": _onnx, "tflm": _tflm, "litert": _litert}
+EXACT: dict[str, Run] = {"onnx": _onnx, "tflm": _tflm, "ai-edge-litert": _litert}
 EXPORTERS = (to_onnx, to_onnx_integer, to_tflite)
 
 
@@ -133,11 +133,7 @@ def test_all_pairs_at_scales_that_make_ties(
     pairs = np.stack(np.meshgrid(*[np.arange(-128, 128, dtype=np.int8)] * 2)).reshape(2, -1)
     rows = pairs.shape[1] // elements
     left, right = pairs[:, : rows * elements].reshape(2, rows, 1, 1, elements)
-    op = Add("o", TWO, False) if kind is Add else Mul("o", TWO)
-    graph = Graph(tuple(Input(name, (1, 1, elements)) for name in TWO), (op,), "o")
-    for scales in ((1 / 64, 5 / 224, 1 / 48), (3 / 56, 5 / 112, 5 / 8), (5 / 448, 3 / 32, 1 / 32)):
-        held = [Scale(float(np.float32(s)), z) for s, z in zip(scales, (3, -7, 11), strict=True)]
-        model = IntegerModel(graph, dict(zip((*TWO, "o"), held, strict=True)), {})
+    for model in with_ties(kind, elements):
         assert differing(runtime, model, {"in0": left, "in1": right}) == 0
 
 
@@ -395,4 +391,43 @@ def test_a_missing_schema(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_runtime_has_a_rounding() -> None:
-    assert runtimes.ROUNDING == {"onnx": "double", "tflm": "double", "litert": "double_up"}
+    assert runtimes.ROUNDING == {
+        "onnx": "double",
+        "tflm": "double",
+        "ai-edge-litert": "double_up",
+        "tflite-runtime": "double_up_dense",
+    }
+
+
+def test_the_predecessor_of_litert_stands_in_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runtimes.lite_runtime().package == "ai-edge-litert"
+    stand_in = ModuleType("interpreter")
+
+    def load(name: str) -> ModuleType:
+        if name == "tflite_runtime.interpreter":
+            return stand_in
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(runtimes.importlib, "import_module", load)  # type: ignore[attr-defined]
+    monkeypatch.setattr(runtimes.importlib.metadata, "version", lambda package: f"1 of {package}")  # type: ignore[attr-defined]
+    lite = runtimes.lite_runtime()
+    assert (lite.version, lite.rounding) == ("1 of tflite-runtime", "double_up_dense")
+    assert lite.interpreter is stand_in
+
+
+def test_the_predecessor_rounds_up_in_dense_convolutions_only() -> None:
+    """`make tflite-runtime` compares with the runtime itself; here only where the modes part."""
+    rng = np.random.default_rng(4)
+    depthwise = DepthwiseConv2d("o", ONE, (3, 3), (1, 1), "same", 2, False)
+    dense = Conv2d("o", ONE, 16, (3, 3), (1, 1), "same", 2, False)
+    for model, as_in in (
+        (single(depthwise, [(8, 8, 16)], rng), "double"),
+        (single(dense, [(8, 8, 16)], rng), "double_up"),
+        (with_ties(Add, 4096)[0], "double"),
+        (with_ties(Mul, 4096)[2], "double_up"),
+    ):
+        inputs = random_inputs(model.graph, 20, rng)
+        modes: tuple[Rounding, ...] = ("double", "double_up", "double_up_dense")
+        outputs = {mode: reference.run(model, inputs, mode) for mode in modes}
+        assert (outputs["double"] != outputs["double_up"]).any(), model.graph.ops
+        assert (outputs["double_up_dense"] == outputs[as_in]).all(), model.graph.ops

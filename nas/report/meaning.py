@@ -98,7 +98,7 @@ def origin(run: Run) -> str:
         ("Started", esc(manifest.get("started"))),
         ("Ended", esc(manifest.get("ended"))),
         ("Seed", esc(manifest.get("seed"))),
-        ("Search space", esc(manifest.get("space"))),
+        ("Search space", _space(manifest)),
         ("Sampler", esc(manifest.get("sampler"))),
         ("Objectives", esc(", ".join(names(manifest.get("objectives"))))),
         ("Teacher", _teacher(manifest)),
@@ -135,6 +135,14 @@ def _device(manifest: Mapping[str, Any]) -> str:
         f"{esc(dig(profile, 'name'))}: {kilobytes(ram)} RAM ({kilobytes(kept[0])} of it for the "
         f"application), {kilobytes(flash)} Flash ({kilobytes(kept[1])} for the application)"
     )
+
+
+def _space(manifest: Mapping[str, Any]) -> str:
+    """By name; a user's with its file and the start of its hash."""
+    name, digest = esc(manifest.get("space")), dig(manifest, "space_file", "hash")
+    if digest is None:
+        return name
+    return f"{name}, from {esc(dig(manifest, 'space_file', 'path'))} ({esc(str(digest)[:12])})"
 
 
 def _versions(value: Any) -> str:
