@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from integer_models import with_numbers
 
 from nas import reference
 from nas.graph import Graph, Input
@@ -14,7 +15,6 @@ from nas.metrics import score
 from nas.ops import Add, Conv2d, Pool, Reshape
 from nas.scoring import classify_split, scores_without
 from nas.task import Task, load_task
-from tests.integer_models import with_numbers
 
 
 @pytest.fixture

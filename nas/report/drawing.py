@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nas.graph import Graph
+from nas.memory import MemoryPlan, lifetimes
 from nas.ops import Op, size
-from nas.report.data import Plan
 from nas.report.format import esc, kilobytes, plural, shape
 from nas.report.words import has_relu, sensors_of, title, weight_bits
 
@@ -111,27 +111,7 @@ def _box(place: Place, kind: str, head: str, note: str, about: str) -> str:
     )
 
 
-def lifetimes(graph: Graph, plan: Plan) -> dict[str, tuple[float, float]]:
-    """(from, to) of every tensor in steps: step 0 fills the inputs, step i runs the i-th operator.
-
-    An operator in place takes over from its input in the middle of its step.
-    """
-    step = {name: i for i, name in enumerate(plan.order, 1)}
-    spans = {}
-    for name in graph.shapes:
-        first = float(step.get(name, 0))
-        last = max([first, *(float(step[op.name]) for op in graph.consumers[name])]) + 1
-        spans[name] = (first, last)
-    spans[graph.output] = (spans[graph.output][0], float(len(step) + 1))
-    for op, tensor in plan.in_place.items():
-        if op in step and tensor in spans:
-            half = step[op] + 0.5
-            spans[op] = (half, spans[op][1])
-            spans[tensor] = (spans[tensor][0], half)
-    return spans
-
-
-def arena_svg(graph: Graph, plan: Plan) -> str:
+def arena_svg(graph: Graph, plan: MemoryPlan) -> str:
     """Every tensor as a rectangle: steps to the right, bytes upwards."""
     arena = max(1, plan.arena_bytes)
     across = (ARENA_WIDTH - LEFT - 10) / (len(plan.order) + 1)
@@ -171,7 +151,7 @@ def _tensor(
     name: str,
     span: tuple[float, float],
     graph: Graph,
-    plan: Plan,
+    plan: MemoryPlan,
     across: float,
     up: float,
 ) -> str:
@@ -182,10 +162,10 @@ def _tensor(
     kind = "input" if name in inputs else "output" if name == graph.output else "middle"
     about = f"{name}: {bytes_} bytes from byte {offset} on, {shape(graph.shapes[name])}"
     label = ""
-    room = int((wide - 8) / 7.4)
-    if tall > 13 and room > 4:
+    room = int((wide - 6) / 5.9)
+    if tall > 11 and room > 3:
         cut = name if len(name) <= room else name[: room - 1] + "…"
-        label = f'<text x="{x + 5:.1f}" y="{y + tall / 2 + 4:.1f}">{esc(cut)}</text>'
+        label = f'<text x="{x + 4:.1f}" y="{y + tall / 2 + 3.5:.1f}">{esc(cut)}</text>'
     return (
         f'<g class="{kind}"><title>{esc(about)}</title><rect x="{x:.1f}" y="{y:.1f}" '
         f'width="{wide:.1f}" height="{max(tall, 1):.1f}"/>{label}</g>'
