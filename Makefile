@@ -3,7 +3,8 @@
 # make check    lint and types
 PYTHON ?= python3
 VENV ?= .venv
-READY = $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+EXTRAS ?= demo,tflm,test
+READY = $(VENV)/.ready-$(shell (echo $(EXTRAS); cat pyproject.toml constraints.txt) | cksum | cut -d' ' -f1)
 
 .PHONY: search test check clean
 
@@ -23,7 +24,7 @@ $(READY):
 		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[demo,tflm,test]'
+		--constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:

@@ -80,8 +80,8 @@
     place.on("plotly_hover", (event) => report.point(indexOf(event) ?? -1));
     place.on("plotly_unhover", () => report.point(-1));
     place.on("plotly_selected", (event) => {
-      const chosen = (event?.points ?? []).filter((p) => p.curveNumber === 1);
-      if (!event?.points) return;
+      if (!event?.range && !event?.lassoPoints) return; // the selection was taken away
+      const chosen = event.points.filter((p) => p.curveNumber === 1);
       entry.boxed = true;
       const indexes = new Set(chosen.map((p) => p.pointNumber));
       report.keep("box", (_, index) => indexes.has(index));
