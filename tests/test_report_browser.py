@@ -80,12 +80,13 @@ class Visit:
         self.complaints: list[str] = []
         self.context.route(lambda url: not url.startswith("file:"), lambda route: route.abort())
         page = self.page = self.context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(15_000)
+        page.set_default_navigation_timeout(60_000)
         page.on("request", self._see_request)
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         page.on("console", self._see_message)
         page.goto(report.as_uri())
-        page.wait_for_function("document.querySelectorAll('.tracefront .points path').length")
+        assert page.locator(".tracefront path.point").count()
 
     def _see_request(self, request: Any) -> None:
         if not request.url.startswith(("file:", "data:", "blob:")):
