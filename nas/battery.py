@@ -78,7 +78,7 @@ class Cell:
     source: str
 
 
-OWN_CELL = Cell("", "capacity as given", 0.0, None, None, 2.0, 10.0, "the command line")
+OWN_CELL = Cell("", "the capacity that was given", 0.0, None, None, 2.0, 10.0, "")
 
 
 @cache

@@ -21,8 +21,8 @@ RESOURCES: tuple[Resource, ...] = get_args(Resource)
 LEAST_ERROR = 1e-3  # below one mistake in a thousand, a difference is none
 WORTH = 0.15  # the share of more errors that half the RAM, Flash and latency is worth
 KNEE = (
-    f"The knee takes half the RAM, Flash and latency to be worth {100 * WORTH:.0f} % more errors, and"
-    " a score within one standard error of the best to be as good as the best."
+    f"The knee takes half the RAM, Flash and latency to be worth {100 * WORTH:.0f} % more errors,"
+    " and a score within one standard error of the best to be as good as the best."
 )
 
 
@@ -338,8 +338,10 @@ def saving_of(rows: Sequence[FrontRow], chosen: FrontRow, by: Resource, less: fl
     if enough:
         return enough[0]
     if not steps:
-        raise UsageError(f"--less {less:g}: none left needs less {by} than {chosen.id}")
+        raise UsageError(
+            f"--less {less:g}: no candidate within the limits needs less {by} than {chosen.id}"
+        )
     raise UsageError(
-        f"--less {less:g}: the most that can be saved is {steps[-1].less:.12g}, with"
-        f" {steps[-1].row.id}; ask for at most that"
+        f"--less {less:g}: the most that a candidate within the limits saves is"
+        f" {steps[-1].less:.12g}, {steps[-1].row.id}; ask for at most that"
     )

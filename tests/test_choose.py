@@ -155,8 +155,19 @@ def test_one_candidate_is_the_knee() -> None:
 def test_equal_candidates_are_told_apart_by_their_ids() -> None:
     rows = [row("b", 0.9), row("a", 0.9), row("c", 0.9)]
     assert {knee(list(order)).id for order in itertools.permutations(rows)} == {"a"}
-    # The same cost and a score within the noise: the higher one.
-    assert knee([row("a", 0.90, error=0.05), row("b", 0.91, error=0.05)]).id == "b"
+    # As much RAM as the other has Flash, and a score within the noise: the higher one.
+    low = row("a", 0.90, 2.0, error=0.05, ram_bytes=1000)
+    high = row("b", 0.91, 2.0, error=0.05, flash_bytes=4000)
+    assert knee([low, high]) == high
+
+
+def test_of_equal_best_scores_the_surer_one_sets_the_noise() -> None:
+    near = row("near", 0.931)
+    unsure = row("unsure", 0.95, 1.1, error=0.02)
+    assert knee([unsure, near]) == near
+    sure = row("sure", 0.95, 1.2, ram_bytes=1050)
+    assert knee([unsure, sure, near]).val_score == 0.95
+    assert knee([unsure, row("beaten", 0.95, 2.0), near]) == near
 
 
 def test_no_front_no_knee() -> None:
@@ -247,6 +258,14 @@ def test_refused_limits(limits: Limits, parts: list[str]) -> None:
         assert part in str(caught.value)
 
 
+def test_the_nearest_breaks_the_fewest_limits() -> None:
+    rows = [row("two", 0.79, 1.01), row("one", 0.60, 1.0), row("far", 0.50, 1.0)]
+    with pytest.raises(
+        UsageError, match=r"nearest, one, has a score of 0\.6000; loosen --min-score$"
+    ):
+        within(rows, Limits(min_score=0.8, max_ram_bytes=1000), KNOWN)
+
+
 def test_a_near_miss_of_a_high_score_is_a_miss() -> None:
     with pytest.raises(UsageError, match=r"0\.9996"):
         within([row("a", 0.9996)], Limits(min_score=0.9999), KNOWN)
@@ -289,7 +308,9 @@ def test_a_saving_of_so_many_bytes() -> None:
     rows = [row("chosen", 0.95, 4.0), row("step", 0.94, 2.0), row("far", 0.80, 1.0)]
     assert saving_of(rows, rows[0], "flash", 8000).row.id == "step"
     assert saving_of(rows, rows[0], "flash", 8001).row.id == "far"
-    with pytest.raises(UsageError, match="the most that can be saved is 12000, with far"):
+    with pytest.raises(UsageError, match="within the limits saves is 12000, far; ask"):
         saving_of(rows, rows[0], "flash", 12001)
-    with pytest.raises(UsageError, match="none left needs less flash than far"):
+    with pytest.raises(
+        UsageError, match="no candidate within the limits needs less flash than far"
+    ):
         saving_of(rows, rows[2], "flash", 1)
