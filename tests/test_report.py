@@ -90,6 +90,11 @@ def test_asks_for_nothing_from_outside(page: str, markup: str) -> None:
     assert len(page.encode()) < 15_000_000
 
 
+def test_forty_candidates_make_a_page_that_can_be_mailed(tmp_path: Path) -> None:
+    page = write_report(write_run(tmp_path / "full", candidates=40, trained=1200))
+    assert page.stat().st_size < 9_000_000  # plotly alone takes almost 5
+
+
 def test_nothing_from_a_file_acts_as_markup(page: str, markup: str) -> None:
     assert NASTY not in page
     assert "<img" not in markup

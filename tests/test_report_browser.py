@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from made_up_run import PROFILE, write_run
+from made_up_run import PROFILE, front_row, manifest, write_run
 
 from nas.battery import Power, cells, duty_of, life_of
 from nas.choose import can_tell_apart, parse_rows
 from nas.report.page import write_report
-from nas.run_folder import read_front
+from nas.run_folder import read_front, write_front, write_json
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
@@ -86,7 +86,6 @@ class Visit:
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         page.on("console", self._see_message)
         page.goto(report.as_uri())
-        assert page.locator(".tracefront path.point").count()
 
     def _see_request(self, request: Any) -> None:
         if not request.url.startswith(("file:", "data:", "blob:")):
@@ -393,6 +392,25 @@ def test_history_over_networks(visit: Visit) -> None:
     assert "Time since the start" in best.inner_text()
     visit.page.get_by_role("button", name="over networks trained").click()
     assert "Networks trained" in best.inner_text()
+
+
+def test_odd_runs_open_too(browser: "Browser", tmp_path: Path) -> None:
+    """None on the front yet; one alone, in a run that lacks intervals and currents."""
+    early = write_run(tmp_path / "early", candidates=1)
+    write_front(early, [])
+    alone = write_run(tmp_path / "alone", candidates=1)
+    ends = dict.fromkeys(("val_low", "val_high", "test_score", "test_low", "test_high"), "")
+    write_front(alone, [front_row(0, 0.9, "no") | ends])
+    held = manifest()
+    profile = {k: v for k, v in held["profile"].items() if not k.endswith("_current_a")}
+    write_json(alone / "run.json", held | {"profile": profile})
+    for run, count in ((early, 0), (alone, 1)):
+        visit = Visit(browser, write_report(run))
+        assert visit.page.locator("#table tbody tr").count() == count
+        assert visit.page.locator("#compare, #batteries").count() == 0
+        assert visit.page.locator(".detail.chosen svg.flow").count() == count
+        assert visit.page.locator("#parallel .line").count() == count
+        visit.close()
 
 
 def test_a_phone(browser: "Browser", report: Path) -> None:
