@@ -195,7 +195,8 @@ def write_run(run: Path, candidates: int = 5, trained: int = 8) -> Path:
     run.mkdir(parents=True, exist_ok=True)
     write_json(run / "run.json", manifest())
     last = candidates - 1
-    rows = [front_row(i, 0.9 + 0.01 * i, "no" if i == last else "host") for i in range(candidates)]
+    low = min(0.9, 0.98 - 0.01 * candidates)
+    rows = [front_row(i, low + 0.01 * i, "no" if i == last else "host") for i in range(candidates)]
     write_front(run, rows)
     records = [trial(i, "trained", 0.9 + 0.01 * (i % 6)) for i in range(trained)]
     records.append(trial(2, "duplicate", 0.92))

@@ -17,7 +17,7 @@
   function difference(kind, a, b) {
     if (!kind || a === null || b === null || a === b) return "";
     const sign = b > a ? "+" : "\u2212";
-    if (kind === "score") return `${sign}${(100 * Math.abs(b - a)).toFixed(1)}\u00a0points`;
+    if (kind === "score") return `${sign}${(100 * Math.abs(b - a)).toFixed(1)} points`;
     return a ? `${sign}${Math.abs(100 * (b / a - 1)).toFixed(0)}\u00a0%` : "";
   }
   // 1 where the second is better, -1 where the first is, 0 where neither or nothing says so: of the
