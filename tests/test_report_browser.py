@@ -422,6 +422,8 @@ def test_a_phone(browser: "Browser", report: Path) -> None:
         "&& e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
     )
     assert outside == []
+    grip = page.locator("#parallel .grip").first.bounding_box()
+    assert grip is not None and grip["width"] > grip["height"]  # axes lie there
     page.touchscreen.tap(*visit.centre(visit.point(1, 2)))
     page.wait_for_selector('.detail.chosen[data-index="2"]')
     assert visit.selected() == 2

@@ -34,18 +34,20 @@ from nas.report.words import architecture_words
 
 MOST_CLASSES = 20  # more classes are shown as their most frequent confusions
 MOST_CONFUSIONS = 20
+HALF_CLASSES = 8  # a matrix of more does not fit half of a panel
 
 
 def panel(candidate: Candidate, run: Run) -> str:
     """The article that a click on the candidate shows."""
     ladders = ladder_tables(run, candidate.id)
+    room = "wide" if len(_matrix(candidate.document.get("confusion"))) > HALF_CLASSES else ""
     parts = [
         _head(candidate, run),
         _block("Architecture", _architecture(candidate), "wide"),
         _block("Costs per operator", _costs(candidate), "wide"),
         _block("The arena over time", _arena(candidate), "wide"),
-        _block("Confusion on the test split", confusion(candidate.document)),
-        '<div class="stack">'
+        _block("Confusion on the test split", confusion(candidate.document), room),
+        f'<div class="stack {room}">'
         + _block("With a sensor missing", _missing_sensors(candidate))
         + _block("Worst group of the test split", _worst_group(candidate.document))
         + _block("Energy", energy_line(candidate, run))
