@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from nas import metrics
+from nas.brief import write_briefs
 from nas.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible, price
 from nas.bundle import Candidate, write_candidate
 from nas.errors import RunError, ToolMissing, UsageError
@@ -195,6 +196,8 @@ class _Session:
         study = open_study(
             storage, options.objectives, options.sampler, options.seed, options.resume
         )
+        if not options.resume:
+            study.begin_with(self.rules.space.starts(self.rules.problem))
         write_json(self.run / "run.json", self.manifest)
         self.clock.earlier_s = max((r.finished_s for r in study.records), default=0.0)
         return study
@@ -240,9 +243,11 @@ class _Session:
         rows.sort(key=lambda row: (-row["val_score"], row["weight_bytes"]))
         write_front(self.run, rows)
         self._close_manifest([(f.record.cost, f.val_scores[0]) for f in front], deviation)
+        write_briefs(self.run)
         results: list[Verification] = []
         if self.options.verify:
             results = verify_run(self.run, None, self.options.workers, self._verified)
+            write_briefs(self.run)  # now with what was proved
         write_report(self.run)
         require_equal(results)
 

@@ -10,7 +10,7 @@ leaves its trial running for ever, so trials found running are failed on opening
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -19,6 +19,7 @@ from optuna.trial import Trial, TrialState
 
 from nas.errors import RunError, UsageError
 from nas.run_folder import TrialRecord
+from nas.space import Genes
 
 STUDY_NAME = "nas"
 RECORD = "record"  # the one user attribute of a trial: its TrialRecord as JSON
@@ -47,6 +48,11 @@ class Study:
         """The next trial; its genes are drawn by the search space, at random with `explore`."""
         self._study.sampler = self._random if explore else self._sampler
         return self._study.ask()
+
+    def begin_with(self, starts: Sequence[Genes]) -> None:
+        """Queues trials of given genes; they are asked for before the sampler draws any."""
+        for genes in starts:
+            self._study.enqueue_trial(dict(genes))
 
     def tell(
         self,
