@@ -81,7 +81,7 @@ class Visit:
         self.context.route(lambda url: not url.startswith("file:"), lambda route: route.abort())
         page = self.page = self.context.new_page()
         page.set_default_timeout(15_000)
-        page.set_default_navigation_timeout(60_000)
+        page.set_default_navigation_timeout(120_000)
         page.on("request", self._see_request)
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         page.on("console", self._see_message)
