@@ -6,7 +6,8 @@
 PYTHON ?= python3
 PYTHON_OF_TFLITE_RUNTIME ?= python3.11
 VENV ?= .venv
-READY = $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+EXTRAS ?= demo,tflm,test
+READY = $(VENV)/.ready-$(shell (echo $(EXTRAS); cat pyproject.toml constraints.txt) | cksum | cut -d' ' -f1)
 
 .PHONY: setup search test check tflite-runtime clean
 
@@ -39,7 +40,7 @@ $(READY):
 		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[demo,tflm,test]'
+		--constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:

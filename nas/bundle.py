@@ -28,6 +28,7 @@ class Candidate:
         document: the architecture's JSON, its space by name among the rest.
         val_scores: of every training of this architecture, the shipped one first.
         predicted: (n,) classes given to the test split by the shipped model.
+        scores_without: sensor -> test score of the shipped model with that sensor missing.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Candidate:
     val_scores: Sequence[float]
     steps: int
     predicted: NDArray[np.int64]
+    scores_without: Mapping[str, float]
 
 
 def write_candidate(run: Path, candidate: Candidate, task: Task) -> Path:
@@ -74,6 +76,7 @@ def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
         },
         "groups": _worst_group(candidate.predicted, task),
         "confusion": confusion.tolist(),
+        "missing_sensors": {name: {"score": s} for name, s in candidate.scores_without.items()},
     }
 
 

@@ -29,15 +29,6 @@ VARIANTS = 40  # orders and in-place choices that are tried for a larger graph
 
 
 @dataclass(frozen=True, slots=True)
-class Buffer:
-    """One tensor in the arena: `bytes` from byte `offset` on, rounded up to the alignment."""
-
-    tensor: str
-    offset: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """The order of the operators and the place of every tensor.
 
@@ -214,31 +205,23 @@ def _shuffled(problem: Problem, order: list[int], bound: int, rng: random.Random
     return order
 
 
-def liveness(graph: Graph, plan: MemoryPlan) -> list[tuple[str, tuple[Buffer, ...]]]:
-    """For every operator in turn, its name and the tensors that are live while it runs.
+def lifetimes(graph: Graph, plan: MemoryPlan) -> dict[str, tuple[float, float]]:
+    """(from, to) of every tensor in steps: step 0 fills the inputs, step i runs the i-th operator.
 
-    An operator in place is listed with both tensors, which share their first bytes. Before the
-    first operator, all graph inputs are live; that moment has no entry of its own.
+    An operator in place takes over from its input in the middle of its step, so at no moment do
+    two tensors share a byte. The graph's output lives to the end, past the last step.
     """
-    makers = {op.name: op for op in graph.ops}
-    last = dict.fromkeys(graph.shapes, -1)
-    for time, name in enumerate(plan.order):
-        last[name] = time
-        for tensor in makers[name].inputs:
-            last[tensor] = time
-    last[graph.output] = len(plan.order)
-    step = plan.alignment_bytes
-    buffers = {
-        name: Buffer(name, plan.offsets[name], -(-size(shape) // step) * step)
-        for name, shape in graph.shapes.items()
-    }
-    live = [source.name for source in graph.inputs]
-    rows = []
-    for time, name in enumerate(plan.order):
-        live = [tensor for tensor in live if last[tensor] >= time]
-        live.append(name)
-        rows.append((name, tuple([buffers[tensor] for tensor in live])))
-    return rows
+    step = {name: float(i) for i, name in enumerate(plan.order, 1)}
+    spans = {}
+    for name in graph.shapes:
+        first = step.get(name, 0.0)
+        last = max([first, *(step[op.name] for op in graph.consumers[name])]) + 1
+        spans[name] = (first, len(step) + 1.0 if name == graph.output else last)
+    for op, tensor in plan.in_place.items():
+        half = step[op] + 0.5
+        spans[op] = (half, spans[op][1])
+        spans[tensor] = (spans[tensor][0], half)
+    return spans
 
 
 def check_plan(graph: Graph, plan: MemoryPlan) -> None:

@@ -18,7 +18,15 @@ from typing import Any, TypeVar
 
 from nas.data_rules import NAME, one_line
 from nas.errors import NasError, SpaceError
-from nas.space import Architecture, Problem, RandomTrial, Space, Trial, architecture_id
+from nas.space import (
+    Architecture,
+    FixedTrial,
+    Problem,
+    RandomTrial,
+    Space,
+    Trial,
+    architecture_id,
+)
 
 DRAWS = 30  # that a space is checked on
 MODULE = "nas_own_space"  # the name under which the file's classes are known
@@ -120,7 +128,7 @@ def check_space(space: Space, problem: Problem) -> None:
 
     Raises:
         SpaceError: a draw that cannot be repeated, lowered or read back, genes that differ between
-            draws, or a network that does not fit the data.
+            draws, a network that does not fit the data, or a start that is no draw of the space.
     """
     genes: dict[str, Gene] | None = None
     for seed in range(DRAWS):
@@ -141,6 +149,11 @@ def check_space(space: Space, problem: Problem) -> None:
                 space, "an architecture is another one after to_json and parse; mend one of them"
             )
         _check_graph(space, problem, first)
+    for number, start in enumerate(space.starts(problem)):
+        try:
+            _check_graph(space, problem, space.sample(FixedTrial(start), problem))
+        except SpaceError as error:
+            raise _error(space, f"start {number}: {error}") from None
 
 
 def _error(space: Space, text: str) -> SpaceError:

@@ -33,7 +33,7 @@ from nas.recipe import student_steps
 from nas.report.page import write_report
 from nas.rules import OBJECTIVES, Rules, front_hypervolume, front_of
 from nas.run_folder import TrialRecord, locked, write_front, write_json
-from nas.scoring import classify_split
+from nas.scoring import classify_split, scores_without
 from nas.search import EXPORT_S, EXPORT_S_PER_MEMBER, Clock, Search
 from nas.space import problem_of
 from nas.study import Study, default_storage, open_study
@@ -339,6 +339,7 @@ class _Session:
             finalist.val_scores,
             steps,
             predicted["test"],
+            scores_without(self.task, model, metric),
         )
         write_candidate(self.run, candidate, self.task)
         row: dict[str, Any] = {"id": record.id, "verified": "no", "metric": metric}

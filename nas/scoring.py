@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from nas import reference
+from nas import metrics, reference
 from nas.integer import IntegerModel
+from nas.metrics import Metric
 from nas.numerics import Int8
 from nas.task import SplitName, Task
 
@@ -20,6 +21,27 @@ def classify(model: IntegerModel, inputs: Mapping[str, Int8]) -> NDArray[np.int6
 
 def classify_split(task: Task, model: IntegerModel, split: SplitName) -> NDArray[np.int64]:
     """`classify` on a split of a task; quantises only what the model uses."""
+    return classify(model, _inputs(task, model, split))
+
+
+def scores_without(task: Task, model: IntegerModel, metric: Metric) -> dict[str, float]:
+    """Sensor -> score on the test split with that sensor at its training mean all the time.
+
+    The mean is real zero after normalisation, that is the input's zero point: what a program may
+    feed in when the sensor is broken or switched off. The network is not trained for it.
+    """
+    inputs = _inputs(task, model, "test")
+    labels = task.y[task.rows("test")]
+    scores = {}
+    for modality in task.modalities:
+        if modality.name in inputs:
+            constant = np.full_like(inputs[modality.name], modality.zero_point)
+            predicted = classify(model, inputs | {modality.name: constant})
+            scores[modality.name] = metrics.score(metric, labels, predicted, task.classes)
+    return scores
+
+
+def _inputs(task: Task, model: IntegerModel, split: SplitName) -> dict[str, Int8]:
     modalities = {m.name: m for m in task.modalities}
     rows = task.rows(split)
-    return classify(model, {s.name: modalities[s.name].quantised(rows) for s in model.graph.inputs})
+    return {s.name: modalities[s.name].quantised(rows) for s in model.graph.inputs}

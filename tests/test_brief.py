@@ -77,7 +77,7 @@ class World:
         document = {"space": "conv"}
         write_candidate(
             run,
-            Candidate(ID, document, self.model, priced.plan, priced.cost, [0.5], 9, predicted),
+            Candidate(ID, document, self.model, priced.plan, priced.cost, [0.5], 9, predicted, {}),
             self.task,
         )
         self.about = read_json(self.folder / "architecture.json")

@@ -222,6 +222,13 @@ def test_artefacts_reach_the_accuracy_of_the_front(world: World) -> None:
         if HAS_TFLM:
             logits = runtimes.run_tflm((folder / "model.tflite").read_bytes(), inputs)
             np.testing.assert_array_equal(logits, expected)
+        missing = document(folder / "architecture.json")["missing_sensors"]
+        assert list(missing) == list(inputs)
+        for name, given in missing.items():  # a sensor at its mean is 0 in every position
+            without = inputs | {name: np.zeros_like(inputs[name])}
+            seen = runtimes.run_onnx((folder / "model_integer.onnx").read_bytes(), without)
+            right = float((seen.argmax(1) == arrays["y"][rows]).mean())
+            assert given["score"] == pytest.approx(right, abs=1e-9)
         close = runtimes.run_onnx((folder / "model.onnx").read_bytes(), inputs)
         assert (close.argmax(1) == expected.argmax(1)).mean() > 0.9
 

@@ -3,7 +3,9 @@
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
 import pytest
 from brute_memory import Brute, units
 from random_graphs import Builder, random_graph, random_multimodal
@@ -11,7 +13,7 @@ from random_graphs import Builder, random_graph, random_multimodal
 import nas.memory as memory
 from nas.errors import PlanError
 from nas.graph import Graph, Input
-from nas.memory import Buffer, MemoryPlan, check_plan, liveness, plan_memory
+from nas.memory import MemoryPlan, check_plan, lifetimes, plan_memory
 from nas.memory_order import _never_above, best_order, order_peak, orders_below, problem_of
 from nas.ops import Add, Concat, Conv2d, Mul, Op, Pad, Pool, Reshape, Table, size
 
@@ -68,15 +70,29 @@ def test_json_round_trip_and_alignment() -> None:
         MemoryPlan.from_json({"order": []})
 
 
-def test_liveness_lists_what_is_live() -> None:
+def test_lifetimes() -> None:
     plan = plan_memory(RESIDUAL)
-    x, a, s = (Buffer(name, plan.offsets[name], 8) for name in ("x", "a", "s"))
-    assert liveness(RESIDUAL, plan) == [("a", (x, a)), ("s", (x, a, s))]
+    assert plan.in_place == {"s": "x"}
+    assert lifetimes(RESIDUAL, plan) == {"x": (0, 2.5), "a": (1, 3), "s": (2.5, 3)}
+    plan = plan_memory(CHAIN)
+    assert lifetimes(CHAIN, plan) == {"x": (0, 2), "a": (1, 3), "b": (2, 3)}
+    assert lifetimes(PASS, plan_memory(PASS)) == {"x": (0, 1), "y": (0, 1)}
+
+
+def test_lifetimes_never_share_a_byte_and_fill_the_arena() -> None:
     for graph in small_graphs(50):
         plan = plan_memory(graph)
-        ends = [b.offset + b.bytes for _, live in liveness(graph, plan) for b in live]
-        ends += [plan.offsets[i.name] + 4 * units(graph, i.name, 4) for i in graph.inputs]
-        assert max(ends) == plan.arena_bytes
+        check_plan(graph, plan)
+        spans, fullest = lifetimes(graph, plan), 0
+        for moment in np.arange(0.25, len(plan.order) + 1, 0.5):
+            live = sorted(
+                (plan.offsets[name], plan.offsets[name] + 4 * units(graph, name, 4))
+                for name, (start, end) in spans.items()
+                if start <= moment < end
+            )
+            assert all(end <= after for (_, end), (after, _) in pairwise(live))
+            fullest = max(fullest, live[-1][1])
+        assert fullest == plan.arena_bytes
 
 
 def small_graphs(count: int, **settings: object) -> Iterator[Graph]:
@@ -251,8 +267,13 @@ def test_moved_tensors_are_caught() -> None:
         graph = random_multimodal(random.Random(seed), residual=0.2)
         plan = plan_memory(graph)
         rng = random.Random(seed)
-        name, live = rng.choice([row for row in liveness(graph, plan) if len(row[1]) > 2])
-        others = [b.tensor for b in live if b.tensor not in (name, plan.in_place.get(name))]
+        spans = lifetimes(graph, plan)
+        step = rng.choice(range(1, len(plan.order) + 1))
+        name = plan.order[step - 1]
+        others = [n for n, (first, last) in spans.items() if first <= step < last]
+        others = [n for n in others if n not in (name, plan.in_place.get(name))]
+        if not others:
+            continue
         moved = {**plan.offsets, name: plan.offsets[rng.choice(others)]}
         in_place = {op: source for op, source in plan.in_place.items() if name not in (op, source)}
         if plan.in_place.keys() == in_place.keys():

@@ -1,217 +1,34 @@
 """report.html from a synthetic run folder; the page in a browser is tested elsewhere."""
 
+import html
 import json
 import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from made_up_run import NASTY, PROFILE, front_row, manifest, student, trial, write_run
 
-from nas.cost import Cost, estimate
+from nas.choose import can_tell_apart, knee, parse_rows, savings
 from nas.errors import RunError
-from nas.graph import Graph
-from nas.memory import MemoryPlan, check_plan, plan_memory
 from nas.pareto import hypervolume
-from nas.profile import load_profile
-from nas.report.charts import CURVE_POINTS, normalised, search_curve
-from nas.report.data import Plan, Run, read_run
-from nas.report.drawing import arena_svg, flow_svg, lifetimes
+from nas.report.data import Run, mean_bits, read_run
+from nas.report.drawing import arena_svg, flow_svg
 from nas.report.format import script_json
+from nas.report.history import CURVE_POINTS, normalised, refusals, search_curve
 from nas.report.page import write_report
 from nas.run_folder import (
     CostSummary,
     TrialRecord,
-    summarise,
+    read_front,
     write_front,
     write_json,
     write_trials,
 )
 from nas.space import architecture_id
-from search_spaces.convolutional import ConvBranch, ConvLayer, DenseLayer, VectorBranch
-from search_spaces.multimodal import MultimodalStudent
-
-NASTY = '<b>&"\'</script><img src="http://x.test/a.png">'
-CLASSES = [NASTY, "walk & run", "Ünïcode \u2028", "sit"]
-PROFILE = load_profile("cortex-m4-32k")
-REASON = "ram_bytes {n} is over the budget of 28672 bytes <i>"
-
-
-def student(number: int) -> MultimodalStudent:
-    """A small architecture that differs with its number: one to three sensors, every fusion."""
-    bits = (8, 4, 2)
-    wide = ConvLayer(4 + 2 * number, bits[number % 3], 0, True)
-    deep = ConvLayer(6 + number, bits[(number + 1) % 3], bits[number % 3], number % 2 == 0)
-    series = ConvBranch(
-        "accel", (1, 64, 3), 1, 5, "stride", (wide, deep), ("mean", "grid")[number % 2], 8, 8
-    )
-    image = ConvBranch("view", (12, 10, 1), 1, 3, "max", (wide,), "mean", 8, 4)
-    vector = VectorBranch(NASTY, (1, 1, 9), (DenseLayer(8, 4),))
-    branches = (series, image, vector)[: 1 + number % 3]
-    fusion = "none" if len(branches) == 1 else ("add", "gate", "concat")[number // 3 % 3]
-    return MultimodalStudent(
-        branches,
-        fusion,  # type: ignore[arg-type]
-        4 if fusion == "gate" else 0,
-        8,
-        4,
-        8,
-        len(CLASSES),
-    )
-
-
-def costed(number: int) -> tuple[Graph, MemoryPlan, Cost]:
-    graph = student(number).lower()
-    plan = plan_memory(graph)
-    return graph, plan, estimate(graph, plan, PROFILE)
-
-
-def architecture(number: int) -> dict[str, Any]:
-    """architecture.json of a candidate."""
-    graph, plan, cost = costed(number)
-    inputs = {
-        source.name: {
-            "kind": "series",
-            "shape": list(source.shape),
-            "mean": [0.1] * source.shape[2],
-            "std": 1.5,
-            "scale": 0.03,
-            "zero_point": -3,
-        }
-        for source in graph.inputs
-    }
-    plain = student(number)
-    return {
-        "id": architecture_id(plain),
-        "space": "conv",
-        "architecture": plain.to_json(),
-        "graph": graph.to_json(),
-        "inputs": inputs,
-        "classes": CLASSES,
-        "cost": cost.to_json(),
-        "plan": plan.to_json(),
-        "training": {"seeds": 2, "steps": 900, "val_scores": [0.91, 0.92], "weights_hash": "ab12"},
-        "groups": {"worst": {"group": NASTY, "score": 0.613, "rows": 31}} if number else None,
-        "confusion": (np.eye(4, dtype=int) * 40 + 3).tolist(),
-    }
-
-
-def front_row(number: int, score: float, verified: str) -> dict[str, Any]:
-    graph, _, cost = costed(number)
-    summary = summarise(graph, cost)
-    return {
-        "id": architecture_id(student(number)),
-        "verified": verified,
-        "metric": "accuracy",
-        "val_score": score,
-        "val_low": score - 0.02,
-        "val_high": score + 0.02,
-        "test_score": score - 0.01,
-        "test_low": score - 0.03,
-        "test_high": score + 0.01,
-        "test_accuracy": score - 0.01,
-        **{name: getattr(summary, name) for name in CostSummary.__slots__},
-        "seeds": 2,
-        "steps": 900,
-        "trial": number,
-        "weights_hash": "ab12",
-    }
-
-
-def trial(number: int, status: str, score: float | None, reason: str = "") -> TrialRecord:
-    plain = student(number)
-    graph, _, cost = costed(number)
-    return TrialRecord(
-        number,
-        architecture_id(plain),
-        status,  # type: ignore[arg-type]
-        score,
-        summarise(graph, cost),
-        3.0,
-        20.0 * number,
-        reason,
-        plain.to_json(),
-    )
-
-
-def manifest() -> dict[str, Any]:
-    """run.json."""
-    return {
-        "format": 1,
-        "command": ["run_search.py", "--data", NASTY],
-        "started": "2026-03-01T20:00:00+00:00",
-        "ended": "2026-03-01T22:14:00+00:00",
-        "versions": {"python": "3.11", "torch": "2.6"},
-        "seed": 0,
-        "data": {
-            "name": f"my {NASTY}",
-            "path": None,
-            "hash": "d" * 16,
-            "modalities": ["accel", "view", NASTY],
-            "classes": CLASSES,
-            "rows": {"train": 700, "val": 150, "test": 150},
-            "ignored_keys": ["note"],
-        },
-        "profile": {**PROFILE.to_dict()},
-        "budgets": {
-            "ram_bytes": PROFILE.ram_budget_bytes,
-            "flash_bytes": PROFILE.flash_budget_bytes,
-            "latency_ms": 50.0,
-            "latency_is_limit": True,
-            "weight_bytes": None,
-        },
-        "space": "conv",
-        "sampler": "ehvi",
-        "objectives": ["error", "ram", "flash", "latency"],
-        "metric": "accuracy",
-        "teacher": {"kind": "ensemble", "hash": "e" * 16, "val_score": 0.97, "test_score": None,
-                    "parameters": 123456},
-        "distil": True,
-        "trials": {"trained": 8, "duplicate": 1, "infeasible": 3, "failed": 1},
-        "hypervolume": 0.5,
-        "hypervolume_reference": {"error": 1.0, "ram": 1.0, "flash": 1.0, "latency": 1.0},
-        "seed_deviation": 0.004,
-        "notes": [f"A note about {NASTY}"],
-    }  # fmt: skip
-
-
-def proof(number: int) -> dict[str, Any]:
-    """verification.json."""
-    runtime = {
-        "runtime": "onnxruntime model_integer.onnx",
-        "compared": 600,
-        "differing": 0,
-        "largest_difference": 0,
-        "argmax_agreement": 1.0,
-        "note": NASTY,
-    }
-    return {
-        "id": architecture_id(student(number)),
-        "inputs": 150,
-        "verified": "host",
-        "runtimes": [runtime],
-    }
-
-
-def write_run(run: Path, candidates: int = 5, trained: int = 8) -> Path:
-    """A run folder whose last candidate has no verification.json."""
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(run / "run.json", manifest())
-    last = candidates - 1
-    rows = [front_row(i, 0.9 + 0.01 * i, "no" if i == last else "host") for i in range(candidates)]
-    write_front(run, rows)
-    records = [trial(i, "trained", 0.9 + 0.01 * (i % 6)) for i in range(trained)]
-    records.append(trial(2, "duplicate", 0.92))
-    records += [trial(20 + i, "infeasible", None, REASON.format(n=40000 + i)) for i in range(3)]
-    records.append(trial(23, "failed", None, "diverged"))
-    write_trials(run, records)
-    for i, row in enumerate(rows):
-        home = run / "candidates" / row["id"]
-        write_json(home / "architecture.json", architecture(i))
-        (home / "model & more.onnx").write_bytes(b"onnx")
-        if i != last:
-            write_json(home / "verification.json", proof(i))
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +52,13 @@ def markup(page: str) -> str:
     return re.sub(r"<(script|style)[^>]*>.*?</\1>", "", page, flags=re.DOTALL)
 
 
+def data(page: str) -> dict[str, Any]:
+    """What the scripts of the page are given."""
+    held = re.findall(r'id="data">(.*?)</script>', page, flags=re.DOTALL)[0]
+    loaded: dict[str, Any] = json.loads(held)
+    return loaded
+
+
 def test_writes_the_page_into_the_folder(run: Path) -> None:
     path = write_report(run)
     assert path == run / "report.html"
@@ -244,7 +68,7 @@ def test_writes_the_page_into_the_folder(run: Path) -> None:
 
 
 def test_names_every_candidate_everywhere(loaded: Run, page: str, markup: str) -> None:
-    plots = json.loads(re.findall(r'id="plots">(.*?)</script>', page, flags=re.DOTALL)[0])
+    plots = data(page)
     assert [c["id"] for c in plots["candidates"]] == [c.id for c in loaded.candidates]
     assert len(plots["front"]) == 6
     for candidate in loaded.candidates:
@@ -264,6 +88,11 @@ def test_asks_for_nothing_from_outside(page: str, markup: str) -> None:
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", markup)
     assert "@import" not in page
     assert len(page.encode()) < 15_000_000
+
+
+def test_forty_candidates_make_a_page_that_can_be_mailed(tmp_path: Path) -> None:
+    page = write_report(write_run(tmp_path / "full", candidates=40, trained=1200))
+    assert page.stat().st_size < 9_000_000  # plotly alone takes almost 5
 
 
 def test_nothing_from_a_file_acts_as_markup(page: str, markup: str) -> None:
@@ -299,7 +128,7 @@ def test_headline_counts_and_budgets(markup: str) -> None:
 
 
 def test_budgets_are_drawn(page: str) -> None:
-    plots = json.loads(re.findall(r'id="plots">(.*?)</script>', page, flags=re.DOTALL)[0])
+    plots = data(page)
     lines = [s for figure in plots["front"] for s in figure["layout"]["shapes"]]
     assert {s["x0"] for s in lines if s["xref"] == "x"} == {
         PROFILE.ram_budget_bytes / 1024,
@@ -308,12 +137,116 @@ def test_budgets_are_drawn(page: str) -> None:
     }
 
 
-def test_refused_trials_are_grouped_by_reason(markup: str) -> None:
-    table = markup.split('id="refused"')[1].split("</section>")[0]
-    assert "ram_bytes … is over the budget of … bytes &lt;i&gt;" in table
-    assert "ram_bytes 40000 is over the budget of 28672 bytes" in table
-    assert ">3<" in table
-    assert "diverged" in table
+def test_refused_trials_by_budget_and_reason(markup: str, loaded: Run) -> None:
+    section = markup.split('id="history"')[1].split("</section>")[0].replace("\u00a0", " ")
+    assert "<td>RAM</td>" in section and "<td>Flash</td>" not in section
+    assert "1.40 to 2.00 times the budget" in section
+    assert "ram_bytes … is over the budget of … bytes &lt;i&gt;" in section
+    assert "ram_bytes 40000 is over the budget of 28672 bytes" in section
+    assert "diverged" in section
+    counts = re.findall(
+        r"<td>(Trained|Duplicate|Refused|Failed)</td><td class=\"n\">(\d+)", section
+    )
+    assert counts == [("Trained", "8"), ("Duplicate", "1"), ("Refused", "3"), ("Failed", "1")]
+    over = refusals(loaded.trials, loaded.budgets)
+    assert over == {"ram_bytes": [pytest.approx(n / 28672) for n in (40000, 57344, 40002)]}
+
+
+def test_a_trial_over_two_budgets_counts_in_both(loaded: Run) -> None:
+    costs = {**loaded.trials[0].costs, "weight_bytes": 900.0, "latency_ms": 500.0}
+    refused = replace(loaded.trials[0], status="infeasible", costs=costs)
+    budgets = replace(loaded.budgets, weight_bytes=300.0)
+    assert refusals([refused], budgets) == {"latency_ms": [10.0], "weight_bytes": [3.0]}
+    assert refusals([refused], replace(budgets, latency_is_limit=False)) == {"weight_bytes": [3.0]}
+
+
+def test_history_runs_over_time_and_over_networks(page: str) -> None:
+    best, volume, outcomes = data(page)["history"]
+    for figure in (best, volume, outcomes):
+        assert [t["x"] for t in figure["data"]] == figure["across"]["time"]
+        for trace, across in zip(figure["data"], figure["across"]["trained"], strict=True):
+            assert len(across) == len(trace["y"])
+    assert best["across"]["trained"] == [list(range(1, 9))] * 2
+    assert {t["name"]: t["y"][-1] for t in outcomes["data"]} == {
+        "Trained": 8, "Duplicate": 1, "Refused": 3, "Failed": 1,
+    }  # fmt: skip
+
+
+def test_the_better_end_of_parallel_axes(page: str) -> None:
+    held = data(page)
+    columns = {axis["column"]: axis for axis in held["parallel"]}
+    assert list(columns) == ["val_score", "ram_bytes", "flash_bytes", "latency_ms", "weight_bytes",
+                             "bits"]  # fmt: skip
+    assert [axis["moreIsBetter"] for axis in held["parallel"]] == [True] + [False] * 5
+    for column, axis in columns.items():
+        values = [c[column] / axis["unit"] for c in held["candidates"]]
+        assert (axis["low"], axis["high"]) == pytest.approx((min(values), max(values)))
+        assert axis["ticks"] and all(axis["low"] <= t <= axis["high"] for t in axis["ticks"])
+
+
+def test_one_candidate_still_has_axes(tmp_path: Path) -> None:
+    held = data(write_report(write_run(tmp_path / "one", candidates=1)).read_text())
+    assert all(axis["low"] < axis["high"] for axis in held["parallel"])
+
+
+def test_bits_of_a_weight() -> None:
+    graph = student(3).lower()
+    layers = [(graph.weight_shape(op), getattr(op, "weight_bits", 0)) for op in graph.ops]
+    sizes = [(int(np.prod(shape)), bits) for shape, bits in layers if shape]
+    assert len({bits for _, bits in sizes}) > 1
+    whole = sum(n for n, _ in sizes)
+    assert mean_bits(graph) == pytest.approx(sum(n * bits for n, bits in sizes) / whole)
+
+
+def test_knee_and_what_less_costs(markup: str, loaded: Run) -> None:
+    rows = parse_rows(read_front(loaded.folder))
+    chosen = knee(rows)
+    assert loaded.knee == chosen.id
+    section = markup.split('id="choice"')[1].split("</section>")[0].replace("\u00a0", " ")
+    at = next(c for c in loaded.candidates if c.id == chosen.id)
+    assert f'data-select="{at.index}"><code>{chosen.id}' in section.split("</p>")[0]
+    best = max(rows, key=lambda row: row.val_score)
+    step = savings(rows, best, "ram")[0]
+    ladder = section.split("Less RAM")[1].split("</table>")[0]
+    assert step.row.id in ladder
+    assert f"{-100 * step.lost:.1f} points".replace("-", "\u2212") in ladder
+    assert ("may be chance" in ladder) == any(not s.real for s in savings(rows, best, "ram"))
+
+
+def test_comparison_holds_every_candidate(page: str, loaded: Run) -> None:
+    compare = data(page)["compare"]
+    rows = parse_rows(read_front(loaded.folder))
+    assert len(compare["cells"]) == len(compare["apart"]) == len(rows)
+    for cells, one, apart in zip(compare["cells"], rows, compare["apart"], strict=True):
+        shown = {r["label"]: cell for r, cell in zip(compare["rows"], cells, strict=True)}
+        assert shown["RAM"][1] == one.ram_bytes and shown["Validation"][1] == one.val_score
+        assert shown["Sensors"][0] == " + ".join(one.modalities)
+        assert apart == "".join(str(int(can_tell_apart(one, other))) for other in rows)
+
+
+def test_a_missing_sensor(markup: str) -> None:
+    panels = markup.replace("\u00a0", " ").split('<article class="detail"')[1:]
+    assert "Not recorded: the run was written by an earlier version" in panels[0]
+    assert "stands at its training mean" in panels[1]
+    assert '<td>accel</td><td class="n">43.2 %</td><td class="n">\u221246.8 points' in panels[1]
+
+
+def test_command_that_takes_a_candidate(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "my run's", candidates=1)
+    text = html.unescape(write_report(run).read_text())
+    name = architecture_id(student(0))
+    command = next(re.finditer(r"nas pick '[^<]*", text))[0]
+    assert shlex.split(command) == ["nas", "pick", str(run), name, "--out", name]
+
+
+def test_energy_with_its_formula(markup: str, loaded: Run) -> None:
+    for candidate, panel in zip(loaded.candidates, markup.split('<article class="detail"')[1:],
+                                strict=True):  # fmt: skip
+        line = re.search(r"<b>([\d.]+)\u00a0µJ</b> an inference = (.*?):", panel)
+        assert line is not None
+        latency, ampere, volt = (float(x) for x in re.findall(r"([\d.]+)\u00a0\w", line[2]))
+        assert latency * ampere * volt == pytest.approx(float(line[1]), rel=0.02)
+        assert float(line[1]) == pytest.approx(candidate.values["energy_uj"], rel=0.006)
 
 
 def test_detail_tells_what_is_absent(markup: str, loaded: Run) -> None:
@@ -345,23 +278,6 @@ def test_drawings_hold_every_tensor(loaded: Run) -> None:
         graph = candidate.graph
         assert arena_svg(graph, candidate.plan).count("<rect") == len(graph.shapes)
         assert flow_svg(graph).count("<rect") == len(graph.shapes)
-
-
-def test_lifetimes_agree_with_the_check_of_the_planner() -> None:
-    for number in range(9):
-        graph, plan, _ = costed(number)
-        check_plan(graph, plan)
-        drawn = Plan(plan.order, plan.offsets, plan.in_place, plan.arena_bytes, None)
-        spans = lifetimes(graph, drawn)
-        for moment in np.arange(0.25, len(plan.order) + 1, 0.5):
-            live = sorted(
-                (plan.offsets[name], int(np.prod(graph.shapes[name])))
-                for name, (start, end) in spans.items()
-                if start <= moment < end
-            )
-            ends = [offset + length for offset, length in live]
-            assert all(e <= offset for e, (offset, _) in zip(ends, live[1:], strict=False))
-            assert max(ends) <= plan.arena_bytes
 
 
 def test_curve_never_falls_and_ends_at_the_hypervolume(tmp_path: Path) -> None:

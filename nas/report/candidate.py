@@ -1,11 +1,17 @@
 """The detail panel of one candidate: network, costs, memory, errors, checks, files."""
 
+import math
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from nas.report.data import Candidate
+from nas.memory import lifetimes
+from nas.ops import size
+from nas.report.choice import ladder_tables
+from nas.report.data import Candidate, Run
 from nas.report.drawing import arena_svg, flow_svg
+from nas.report.energy import energy_line
 from nas.report.format import (
     DASH,
     badge,
@@ -28,17 +34,25 @@ from nas.report.words import architecture_words
 
 MOST_CLASSES = 20  # more classes are shown as their most frequent confusions
 MOST_CONFUSIONS = 20
+HALF_CLASSES = 8  # a matrix of more does not fit half of a panel
 
 
-def panel(candidate: Candidate) -> str:
+def panel(candidate: Candidate, run: Run) -> str:
     """The article that a click on the candidate shows."""
+    ladders = ladder_tables(run, candidate.id)
+    room = "wide" if len(_matrix(candidate.document.get("confusion"))) > HALF_CLASSES else ""
     parts = [
-        _head(candidate),
+        _head(candidate, run),
         _block("Architecture", _architecture(candidate), "wide"),
         _block("Costs per operator", _costs(candidate), "wide"),
         _block("The arena over time", _arena(candidate), "wide"),
-        _block("Confusion on the test split", confusion(candidate.document)),
-        _block("Worst group", _worst_group(candidate.document)),
+        _block("Confusion on the test split", confusion(candidate.document), room),
+        f'<div class="stack {room}">'
+        + _block("With a sensor missing", _missing_sensors(candidate))
+        + _block("Worst group of the test split", _worst_group(candidate.document))
+        + _block("Energy", energy_line(candidate, run))
+        + "</div>",
+        _block("What less costs, from this one down", ladders, "wide ladder") if ladders else "",
         _block("Verification", _verification(candidate.verification), "wide"),
         _block("What it takes in", _inputs(candidate.document), "wide"),
         _block("Training", _training(candidate.document)),
@@ -54,7 +68,7 @@ def _block(title: str, body: str, kind: str = "") -> str:
     return f'<section class="block {kind}"><h4>{title}</h4>{body}</section>'
 
 
-def _head(candidate: Candidate) -> str:
+def _head(candidate: Candidate, run: Run) -> str:
     value = candidate.values
     numbers = facts(
         [
@@ -66,10 +80,17 @@ def _head(candidate: Candidate) -> str:
             ("Energy", short(value["energy_uj"], "µJ")),
         ]
     )
+    knee = ' <span class="badge">knee</span>' if candidate.id == run.knee else ""
+    command = f"nas pick {shlex.quote(str(run.folder))} {candidate.id} --out {candidate.id}"
     return (
-        f"<header><h3><code>{esc(candidate.id)}</code> {badge(candidate.verified)}</h3>"
-        f'<p class="links"><a href="#front">Front</a> <a href="#candidates">Table</a></p>'
-        f"{numbers}</header>"
+        f'<header><h3 tabindex="-1"><code>{esc(candidate.id)}</code> '
+        f"{badge(candidate.verified)}{knee}</h3>"
+        '<p class="links"><button type="button" data-step="-1">\u2190 previous</button> '
+        '<button type="button" data-step="1">next \u2192</button> '
+        '<button type="button" data-back>back to the charts</button></p>'
+        f"{numbers}"
+        f'<p class="export">To take it: <code data-command="{esc(candidate.id)}">{esc(command)}'
+        '</code> <button type="button" data-copy>Copy</button></p></header>'
     )
 
 
@@ -122,18 +143,57 @@ def _bar(share: float) -> str:
 def _arena(candidate: Candidate) -> str:
     plan = candidate.plan
     note = f"The arena takes {count(plan.arena_bytes)} bytes."
-    if plan.lower_bound_bytes is not None:
-        least = plan.arena_bytes <= plan.lower_bound_bytes
-        note += (
-            " That is what the operators of this order need at once, so no placement is smaller."
-            if least
-            else f" The operators of this order need {count(plan.lower_bound_bytes)} at once."
-        )
+    note += (
+        " That is what the operators of this order need at once, so no placement is smaller."
+        if plan.arena_bytes <= plan.lower_bound_bytes
+        else f" The operators of this order need {count(plan.lower_bound_bytes)} at once."
+    )
     note += " Each rectangle is a tensor: its steps from left to right, its bytes upwards."
     return (
         f'<p class="note">{note}</p>'
         f'<div class="scroll" tabindex="0">{arena_svg(candidate.graph, plan)}</div>'
+        f"<details><summary>All {len(plan.offsets)} buffers</summary>{_buffers(candidate)}"
+        "</details>"
     )
+
+
+def _buffers(candidate: Candidate) -> str:
+    """Every tensor with its place and time, by the time at which it begins."""
+    graph, plan = candidate.graph, candidate.plan
+    reused = plan.in_place
+    spans = sorted(lifetimes(graph, plan).items(), key=lambda item: item[1])
+    rows = [
+        [
+            esc(name),
+            shape(graph.shapes[name]),
+            count(size(graph.shapes[name])),
+            f"{plan.offsets[name]}\u2013{plan.offsets[name] + size(graph.shapes[name]) - 1}",
+            f"{math.floor(first)}\u2013{math.ceil(last) - 1}",
+            f"in place of {esc(reused[name])}" if name in reused else "",
+        ]
+        for name, (first, last) in spans
+    ]
+    return table(["Buffer", "Shape", "#Bytes", "#At bytes", "#Live in steps", ""], rows)
+
+
+def _missing_sensors(candidate: Candidate) -> str:
+    """Test score with each sensor at its training mean."""
+    missing = candidate.document.get("missing_sensors")
+    if not isinstance(missing, Mapping) or not missing:
+        return _absent("Not recorded: the run was written by an earlier version.")
+    whole = candidate.values["test_score"]
+    rows = [["none", percent(whole), ""]]
+    for name, given in missing.items():
+        score = number(dig(given, "score"))
+        lost = DASH
+        if score is not None and whole is not None:
+            lost = f"{100 * (score - whole):+.1f}\u00a0points".replace("-", "\u2212")
+        rows.append([esc(name), percent(score), lost])
+    note = (
+        "Missing means: all of the sensor's input stands at its training mean, as if the program "
+        "fed in a constant. The network was not trained for it."
+    )
+    return f'<p class="note">{note}</p>' + table(["Missing", "#Test", "#Change"], rows)
 
 
 def confusion(document: Mapping[str, Any]) -> str:
@@ -164,8 +224,8 @@ def _matrix(value: Any) -> list[list[float]]:
 
 def _shade(n: float, whole: float, right: bool) -> str:
     share = n / whole if whole else 0.0
-    colour = "15,107,143" if right else "180,85,45"
-    return f'<span class="cell" style="background:rgba({colour},{share * 0.55:.3f})">{n:.0f}</span>'
+    kind = "right" if right else "wrong"
+    return f'<span class="cell {kind}" style="--share:{100 * share:.0f}%">{n:.0f}</span>'
 
 
 def _confusions(matrix: Sequence[Sequence[float]], labels: Sequence[str]) -> str:

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.errors import GraphError, RunError
+from nas.choose import FrontRow, knee, parse_rows
+from nas.errors import GraphError, PlanError, RunError
 from nas.graph import Graph
+from nas.memory import MemoryPlan, check_plan
+from nas.ops import size
 from nas.report.format import dig, number
+from nas.report.words import weight_bits
 from nas.run_folder import FRONT_COLUMNS, read_front, read_json
 
 DEFAULT_LATENCY_MS = 100.0  # what hypervolume divides by when no limit was given
@@ -56,22 +60,12 @@ class OpRow:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The arena: the order of the operators, the first byte of every tensor, what is in place."""
-
-    order: tuple[str, ...]
-    offsets: Mapping[str, int]
-    in_place: Mapping[str, str]
-    arena_bytes: int
-    lower_bound_bytes: float | None
-
-
-@dataclass(frozen=True)
 class Candidate:
     """One member of the front with its folder.
 
     Attributes:
-        values: the numeric columns of front.csv; optional ones may be None.
+        values: the numeric columns of front.csv, optional ones may be None, and `bits`: the mean
+            number of bits of a weight.
         document: architecture.json, of which `graph`, `per_op` and `plan` are checked already.
         verification: verification.json, or None without one.
         files: names of what lies in the candidate's folder; a folder ends in a slash.
@@ -85,7 +79,7 @@ class Candidate:
     modalities: str
     graph: Graph
     per_op: tuple[OpRow, ...]
-    plan: Plan
+    plan: MemoryPlan
     document: Mapping[str, Any]
     verification: Mapping[str, Any] | None
     files: tuple[str, ...]
@@ -104,7 +98,13 @@ class Budgets:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, read."""
+    """A run folder, read.
+
+    Attributes:
+        rows: front.csv for choosing, in the order of `candidates`; empty where it lacks a number
+            that choosing needs, such as an interval.
+        knee: id of the candidate at the knee of the front, None without `rows`.
+    """
 
     folder: Path
     manifest: Mapping[str, Any]
@@ -112,6 +112,8 @@ class Run:
     metric: str
     trials: tuple[Trial, ...]
     candidates: tuple[Candidate, ...]
+    rows: tuple[FrontRow, ...]
+    knee: str | None
 
 
 def read_run(folder: Path) -> Run:
@@ -133,7 +135,16 @@ def read_run(folder: Path) -> Run:
     rows = _front_rows(folder)
     candidates = tuple(_read_candidate(folder, i, row) for i, row in enumerate(rows))
     metric = rows[0]["metric"] if rows else str(manifest.get("metric") or "accuracy")
-    return Run(folder, manifest, _budgets(manifest), metric, trials, candidates)
+    chosen = _rows(rows)
+    best = knee(chosen).id if chosen else None
+    return Run(folder, manifest, _budgets(manifest), metric, trials, candidates, chosen, best)
+
+
+def _rows(rows: list[dict[str, str]]) -> tuple[FrontRow, ...]:
+    try:
+        return parse_rows(rows)
+    except RunError:
+        return ()
 
 
 def _front_rows(folder: Path) -> list[dict[str, str]]:
@@ -229,6 +240,7 @@ def _read_candidate(folder: Path, index: int, row: Mapping[str, str]) -> Candida
     home = folder / "candidates" / name
     document = read_json(home / "architecture.json")
     graph, per_op, plan = _parse(home / "architecture.json", document)
+    values["bits"] = mean_bits(graph)
     proof = home / "verification.json"
     verification = read_json(proof) if proof.exists() else None
     files = tuple(sorted(p.name + "/" * p.is_dir() for p in home.iterdir() if p.name[0] != "."))
@@ -238,12 +250,28 @@ def _read_candidate(folder: Path, index: int, row: Mapping[str, str]) -> Candida
     )  # fmt: skip
 
 
-def _parse(path: Path, document: Mapping[str, Any]) -> tuple[Graph, tuple[OpRow, ...], Plan]:
+def mean_bits(graph: Graph) -> float:
+    """Bits of a weight, over all weights of the graph; 0 without any."""
+    shapes = [(graph.weight_shape(op), weight_bits(op)) for op in graph.ops]
+    sizes = [(size(form), bits) for form, bits in shapes if form is not None and bits]
+    whole = sum(n for n, _ in sizes)
+    return sum(n * bits for n, bits in sizes) / whole if whole else 0.0
+
+
+def _parse(path: Path, document: Mapping[str, Any]) -> tuple[Graph, tuple[OpRow, ...], MemoryPlan]:
     try:
         graph = Graph.from_json(document["graph"])
         per_op = tuple(_op_row(row) for row in document["cost"]["per_op"])
         return graph, per_op, _plan(graph, document["plan"])
-    except (GraphError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (
+        GraphError,
+        PlanError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+    ) as error:
         what = f"key {error} is missing" if isinstance(error, KeyError) else error
         raise _torn(path, what) from None
 
@@ -253,13 +281,8 @@ def _op_row(row: Mapping[str, Any]) -> OpRow:
     return OpRow(name, kernel, *(float(row[key]) for key in PER_OP[2:]))
 
 
-def _plan(graph: Graph, document: Mapping[str, Any]) -> Plan:
-    order = tuple(document["order"])
-    if sorted(order) != sorted(op.name for op in graph.ops):
-        raise ValueError("plan.order: not the operators of the graph")
-    offsets = {str(name): int(at) for name, at in document["offsets"].items()}
-    if offsets.keys() != graph.shapes.keys():
-        raise ValueError("plan.offsets: not the tensors of the graph")
-    in_place = {str(op): str(tensor) for op, tensor in dict(document["in_place"]).items()}
-    bound = number(document.get("lower_bound_bytes"))
-    return Plan(order, offsets, in_place, int(document["arena_bytes"]), bound)
+def _plan(graph: Graph, document: Mapping[str, Any]) -> MemoryPlan:
+    """The plan, checked as the search checks it: what is drawn is what may run."""
+    plan = MemoryPlan.from_json(document)
+    check_plan(graph, plan)
+    return plan

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nas.graph import Graph
+from nas.memory import MemoryPlan, lifetimes
 from nas.ops import Op, size
-from nas.report.data import Plan
 from nas.report.format import esc, kilobytes, plural, shape
 from nas.report.words import has_relu, sensors_of, title, weight_bits
 
 BOX, TALL, GAP_X, GAP_Y = 172, 44, 26, 22
 ARENA_WIDTH, ARENA_HEIGHT, LEFT, BOTTOM, TOP = 860, 300, 62, 34, 18
+STEP_WIDTH = 38  # of an operator's step at least: a longer network has a wider drawing
+LETTER, LINE = 5.9, 12  # a label's size
 
 
 @dataclass(frozen=True)
@@ -111,82 +113,76 @@ def _box(place: Place, kind: str, head: str, note: str, about: str) -> str:
     )
 
 
-def lifetimes(graph: Graph, plan: Plan) -> dict[str, tuple[float, float]]:
-    """(from, to) of every tensor in steps: step 0 fills the inputs, step i runs the i-th operator.
+@dataclass(frozen=True)
+class Scale:
+    """Of the drawing of an arena: pixels a step and a byte."""
 
-    An operator in place takes over from its input in the middle of its step.
-    """
-    step = {name: i for i, name in enumerate(plan.order, 1)}
-    spans = {}
-    for name in graph.shapes:
-        first = float(step.get(name, 0))
-        last = max([first, *(float(step[op.name]) for op in graph.consumers[name])]) + 1
-        spans[name] = (first, last)
-    spans[graph.output] = (spans[graph.output][0], float(len(step) + 1))
-    for op, tensor in plan.in_place.items():
-        if op in step and tensor in spans:
-            half = step[op] + 0.5
-            spans[op] = (half, spans[op][1])
-            spans[tensor] = (spans[tensor][0], half)
-    return spans
+    width: float
+    across: float
+    up: float
 
 
-def arena_svg(graph: Graph, plan: Plan) -> str:
+def arena_svg(graph: Graph, plan: MemoryPlan) -> str:
     """Every tensor as a rectangle: steps to the right, bytes upwards."""
     arena = max(1, plan.arena_bytes)
-    across = (ARENA_WIDTH - LEFT - 10) / (len(plan.order) + 1)
-    up = (ARENA_HEIGHT - BOTTOM - TOP) / arena
+    steps = len(plan.order) + 1
+    width = max(ARENA_WIDTH, LEFT + 10 + steps * STEP_WIDTH)
+    scale = Scale(width, (width - LEFT - 10) / steps, (ARENA_HEIGHT - BOTTOM - TOP) / arena)
     floor = ARENA_HEIGHT - BOTTOM
-    parts = [_bytes_line(arena * share, arena, up, floor) for share in (0, 0.25, 0.5, 0.75, 1)]
+    parts = [_bytes_line(arena * share, arena, scale) for share in (0, 0.25, 0.5, 0.75, 1)]
     parts += [
-        _tensor(name, span, graph, plan, across, up)
-        for name, span in lifetimes(graph, plan).items()
+        _tensor(name, span, graph, plan, scale) for name, span in lifetimes(graph, plan).items()
     ]
-    every = 1 + len(plan.order) // 24
     for i, name in enumerate(("inputs", *plan.order)):
-        if i % every == 0:
-            x = LEFT + (i + 0.5) * across
-            parts.append(
-                f'<text class="tick" x="{x:.1f}" y="{floor + 15}" text-anchor="middle">'
-                f"<title>{esc(name)}</title>{i}</text>"
-            )
+        x = LEFT + (i + 0.5) * scale.across
+        parts.append(
+            f'<text class="tick" x="{x:.1f}" y="{floor + 15}" text-anchor="middle">'
+            f"<title>{esc(name)}</title>{i}</text>"
+        )
     parts.append(f'<text class="tick" x="{LEFT}" y="{ARENA_HEIGHT - 4}">operator step</text>')
     return (
-        f'<svg class="arena" viewBox="0 0 {ARENA_WIDTH} {ARENA_HEIGHT}" role="img" '
-        f'aria-label="The arena over time">{"".join(parts)}</svg>'
+        f'<svg class="arena" viewBox="0 0 {width} {ARENA_HEIGHT}" style="min-width:{width}px" '
+        f'role="img" aria-label="The arena over time">{"".join(parts)}</svg>'
     )
 
 
-def _bytes_line(at: float, arena: int, up: float, floor: float) -> str:
-    y = floor - at * up
+def _bytes_line(at: float, arena: int, scale: Scale) -> str:
+    y = ARENA_HEIGHT - BOTTOM - at * scale.up
     kind = "grid peak" if at == arena else "grid"
     return (
-        f'<line class="{kind}" x1="{LEFT}" x2="{ARENA_WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<line class="{kind}" x1="{LEFT}" x2="{scale.width - 10}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">'
         f"{kilobytes(at)}</text>"
     )
 
 
 def _tensor(
-    name: str,
-    span: tuple[float, float],
-    graph: Graph,
-    plan: Plan,
-    across: float,
-    up: float,
+    name: str, span: tuple[float, float], graph: Graph, plan: MemoryPlan, scale: Scale
 ) -> str:
     bytes_, offset = size(graph.shapes[name]), plan.offsets[name]
-    x, wide = LEFT + span[0] * across, (span[1] - span[0]) * across
-    y, tall = ARENA_HEIGHT - BOTTOM - (offset + bytes_) * up, bytes_ * up
+    x, wide = LEFT + span[0] * scale.across, (span[1] - span[0]) * scale.across
+    y, tall = ARENA_HEIGHT - BOTTOM - (offset + bytes_) * scale.up, bytes_ * scale.up
     inputs = {source.name for source in graph.inputs}
     kind = "input" if name in inputs else "output" if name == graph.output else "middle"
     about = f"{name}: {bytes_} bytes from byte {offset} on, {shape(graph.shapes[name])}"
-    label = ""
-    room = int((wide - 8) / 7.4)
-    if tall > 13 and room > 4:
-        cut = name if len(name) <= room else name[: room - 1] + "…"
-        label = f'<text x="{x + 5:.1f}" y="{y + tall / 2 + 4:.1f}">{esc(cut)}</text>'
     return (
         f'<g class="{kind}"><title>{esc(about)}</title><rect x="{x:.1f}" y="{y:.1f}" '
-        f'width="{wide:.1f}" height="{max(tall, 1):.1f}"/>{label}</g>'
+        f'width="{wide:.1f}" height="{max(tall, 1):.1f}"/>{_label(name, x, y, wide, tall)}</g>'
     )
+
+
+def _label(name: str, x: float, y: float, wide: float, tall: float) -> str:
+    """The name along a rectangle, or up it, or cut off, or not at all, as there is room."""
+    room = int((wide - 6) / LETTER)
+    if tall < LINE or (len(name) > room and tall >= len(name) * LETTER + 6):
+        if wide < LINE or tall < len(name) * LETTER + 6:
+            return ""
+        middle = x + wide / 2 + 3.5
+        turn = f"rotate(-90 {middle:.1f} {y + tall - 4:.1f})"
+        return (
+            f'<text x="{middle:.1f}" y="{y + tall - 4:.1f}" transform="{turn}">{esc(name)}</text>'
+        )
+    if room < 4:
+        return ""
+    cut = name if len(name) <= room else name[: room - 1] + "…"
+    return f'<text x="{x + 4:.1f}" y="{y + tall / 2 + 3.5:.1f}">{esc(cut)}</text>'

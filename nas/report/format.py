@@ -76,11 +76,14 @@ def percent(value: Any, digits: int = 1) -> str:
 
 
 def kilobytes(value: Any) -> str:
-    """Bytes in KB of 1,024; below one KB as they are."""
+    """Bytes in KB of 1,024, with three digits that count; below one KB as they are."""
     plain = number(value)
     if plain is None:
         return DASH
-    return f"{plain:.0f}\u00a0B" if plain < 1024 else f"{plain / 1024:.1f}\u00a0KB"
+    if plain < 1024:
+        return f"{plain:.0f}\u00a0B"
+    kilo = plain / 1024
+    return f"{kilo:,.{2 if kilo < 9.995 else 1}f}\u00a0KB"
 
 
 def interval(low: Any, high: Any, to: str = " to ") -> str:
@@ -157,3 +160,13 @@ def script_json(document: Any) -> str:
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
+
+
+def section(key: str, title: str, body: str) -> str:
+    """A section of the page; all three are HTML."""
+    return f'<section id="{key}"><h2>{title}</h2>{body}</section>'
+
+
+def plots(kind: str, n: int) -> str:
+    """Places for the n figures of a kind, which the page's scripts fill."""
+    return f'<div class="plots">{f"""<div class="plot" data-kind="{kind}"></div>""" * n}</div>'

@@ -29,6 +29,9 @@ KINDS = (
     ("Flash", "estimated", "Weights and the code of the kernels used, until it is linked."),
     ("Latency", "modelled", "Cycles of every operator by a cost table, divided by the clock."),
     ("Energy", "modelled", "Latency times the active current times the supply voltage."),
+    ("With a sensor missing", "measured", "Test score of the same integer model while all of that "
+     "sensor's input stands at its training mean."),
+    ("Battery life", "modelled", "From energy, sleep current and the cell's data sheet."),
     ("Verified", "measured", "Other runtimes gave the same integers as the reference; the table "
      "of each candidate says which, and on how many inputs."),
 )  # fmt: skip
