@@ -1,7 +1,8 @@
 """Searches every data file of a folder and keeps one row a run: the candidate best on validation.
 
     python benchmarks/real_data.py DATA_DIR --minutes 20 --seeds 0,1,2 --device cortex-m4-64k \
-        --csv benchmarks/results/real_data.csv [--check CHECK_RUN.py] [--only NAME,...] [--runs DIR]
+        --csv benchmarks/results/real_data.csv [--workers 2] [--check CHECK_RUN.py]
+        [--only NAME,...] [--runs DIR]
 
 Resumable: a row that is in the CSV is not made again, and a run that was stopped goes on where it
 was. `--check` names a program that looks at a finished run from outside; it is called as
@@ -19,7 +20,7 @@ from nas.run_folder import read_front
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("data", "seed", "minutes", "id", "val_score", "test_score", "weight_bytes", "ram_bytes")
-COLUMNS = (*COLUMNS, "commit", "device", "metric", "candidates", "findings")
+COLUMNS = (*COLUMNS, "commit", "device", "metric", "workers", "candidates", "findings")
 METRICS = {"coswara_voice": "balanced_accuracy"}  # sets whose classes are too unequal for accuracy
 
 
@@ -29,10 +30,11 @@ def commit() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def search(data: Path, run: Path, device: str, minutes: float, seed: int) -> None:
+def search(data: Path, run: Path, seed: int, chosen: argparse.Namespace) -> None:
     """One search; goes on with `run` if it was begun."""
     command = [sys.executable, str(ROOT / "run_search.py"), "--data", str(data)]
-    command += ["--device", device, "--minutes", str(minutes), "--seed", str(seed)]
+    command += ["--device", chosen.device, "--minutes", str(chosen.minutes), "--seed", str(seed)]
+    command += ["--workers", str(chosen.workers)]
     command += ["--metric", METRICS.get(data.stem, "accuracy"), "--out", str(run)]
     command += ["--resume"] if (run / "run.json").exists() else []
     subprocess.run(command, check=True)
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="cortex-m4-64k")
     parser.add_argument("--only", default="")
     parser.add_argument("--csv", type=Path, required=True)
@@ -71,12 +74,13 @@ def main() -> None:
                 continue
             run = chosen.runs / f"{data.stem}-{chosen.device}-{chosen.minutes:g}-{seed}"
             if not (run / "front.csv").exists():
-                search(data, run, chosen.device, chosen.minutes, int(seed))
+                search(data, run, int(seed), chosen)
             front = read_front(run)
             best = max(front, key=lambda row: float(row["val_score"]))
             row = {name: best.get(name, "") for name in COLUMNS}
             row |= {"data": data.stem, "seed": seed, "minutes": chosen.minutes}
-            row |= {"commit": commit(), "device": chosen.device, "candidates": len(front)}
+            row |= {"commit": commit(), "device": chosen.device}
+            row |= {"workers": chosen.workers, "candidates": len(front)}
             row |= {"findings": findings(chosen.check, run, data, chosen.device)}
             rows.append(row)
             with chosen.csv.open("w", newline="") as file:

@@ -41,7 +41,7 @@ class Candidate:
 
 
 def write_candidate(run: Path, candidate: Candidate, task: Task) -> Path:
-    """Writes candidates/<id>/ and returns it; RunError when the disk refuses."""
+    """Writes candidates/<id>/ but its README and returns it; RunError when the disk refuses."""
     folder = run / "candidates" / candidate.id
     model = candidate.model
     write_atomic(folder / "model.npz", model.to_bytes())
@@ -49,7 +49,6 @@ def write_candidate(run: Path, candidate: Candidate, task: Task) -> Path:
     write_atomic(folder / "model.onnx", to_onnx(model))
     write_atomic(folder / "model_integer.onnx", to_onnx_integer(model))
     write_json(folder / "architecture.json", _describe(candidate, task))
-    write_atomic(folder / "README.md", _readme(candidate, task).encode())
     return folder
 
 
@@ -79,7 +78,10 @@ def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
 
 
 def _input(modality: Modality) -> dict[str, Any]:
-    """How real values become the artefact's integers: round((x - mean) / std / scale)."""
+    """How real values become the artefact's integers: round((x - mean) / std / scale).
+
+    `stored_type` is what one value is in the data file.
+    """
     return {
         "kind": modality.kind,
         "shape": list(modality.shape),
@@ -87,6 +89,8 @@ def _input(modality: Modality) -> dict[str, Any]:
         "std": [float(v) for v in modality.std],
         "scale": modality.input_scale,
         "zero_point": modality.zero_point,
+        "stored_type": modality.values.dtype.name,
+        "stored_bytes": modality.values.dtype.itemsize,
     }
 
 
@@ -105,47 +109,3 @@ def _worst_group(predicted: NDArray[np.int64], task: Task) -> dict[str, Any] | N
         return None
     score, group, count = min(scores)
     return {"worst": {"group": group, "score": score, "rows": count}}
-
-
-def _readme(candidate: Candidate, task: Task) -> str:
-    cost = candidate.cost
-    inputs = []
-    for modality in task.modalities:
-        if modality.name in {source.name for source in candidate.model.graph.inputs}:
-            inputs.append(
-                f"- `{modality.name}`: {list(modality.shape)}, int8 ="
-                f" round((x - mean) / std / {modality.input_scale!r}), clipped to -128..127; `mean`"
-                " and `std` are in architecture.json"
-            )
-    return "\n".join(
-        [
-            f"# {candidate.id}",
-            "",
-            f"Classifies {task.name} into {', '.join(task.class_names)}.",
-            "",
-            "| file | what it is |",
-            "|---|---|",
-            "| model.tflite | int8 network for TensorFlow Lite (Micro) |",
-            "| model.onnx | the same with QuantizeLinear and DequantizeLinear |",
-            "| model_integer.onnx | the same in integers: equals the reference bit for bit |",
-            "| model.npz | the integers themselves: graph, weights, biases, scales |",
-            "| architecture.json | network, input normalisation, cost per operator, plan |",
-            "| verification.json | runtimes that ran it, inputs, differing outputs |",
-            "",
-            "Inputs, in this order:",
-            "",
-            *inputs,
-            "",
-            f"Output: {task.classes} int8 logits; the class is the index of the largest.",
-            "",
-            "| | | |",
-            "|---|---|---|",
-            f"| activation arena | {cost.arena_bytes:,} bytes | exact |",
-            f"| weights, biases, constants, tables | {cost.weight_bytes:,} bytes | exact |",
-            f"| RAM of the program | {cost.ram_bytes:,} bytes | estimated |",
-            f"| Flash of the program | {cost.flash_bytes:,} bytes | estimated |",
-            f"| latency | {cost.latency_s * 1e3:.3g} ms | modelled |",
-            f"| energy an inference | {cost.energy_j * 1e6:.3g} uJ | modelled |",
-            "",
-        ]
-    )

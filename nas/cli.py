@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas import __version__
+from nas.cli_pick import add_pick_verb
+from nas.cli_types import positive as _positive
+from nas.cli_types import positive_int as _positive_int
 from nas.errors import NasError, UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ def search_main(arguments: Sequence[str] | None = None) -> int:
         prog="run_search.py",
         description="Searches networks for your sensors that fit your microcontroller; without"
         " options a demo of a few minutes.",
-        epilog="The other verbs (report, verify, estimate, tasks, devices, spaces): nas --help",
+        epilog="The other verbs (pick, report, verify, estimate, tasks, devices, spaces): nas -h",
     )
     _add_search_options(parser)
     return _guarded(lambda: _search(parser.parse_args(arguments)))
@@ -88,6 +91,7 @@ def _add_reading_verbs(verbs: Any) -> None:
     estimate.add_argument("architecture", type=Path, metavar="ARCH.json")
     estimate.add_argument("--device", required=True, metavar="D")
     estimate.set_defaults(run=_estimate)
+    add_pick_verb(verbs)
 
 
 def _add_search_options(parser: argparse.ArgumentParser) -> None:
@@ -131,20 +135,6 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--storage", metavar="URL", help="study elsewhere than DIR/study.db")
     run.add_argument("--no-verify", action="store_true", help="do not run the artefacts at the end")
     run.add_argument("--quiet", action="store_true", help="no progress, for logs")
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} must be a number above 0")
-    return value
-
-
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
-    return value
 
 
 def _cores() -> int:
@@ -245,6 +235,7 @@ def _report(chosen: argparse.Namespace) -> int:
 
 
 def _verify(chosen: argparse.Namespace) -> int:
+    from nas.brief import write_briefs
     from nas.report.page import write_report
     from nas.run_folder import locked, read_json
     from nas.tables import print_verification
@@ -254,6 +245,7 @@ def _verify(chosen: argparse.Namespace) -> int:
     with locked(chosen.dir):
         results = verify_run(chosen.dir, chosen.ids, chosen.workers)
         print_verification(results)
+        write_briefs(chosen.dir)
         write_report(chosen.dir)
     require_equal(results)
     return 0

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from nas import metrics
+from nas.brief import write_briefs
 from nas.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible, price
 from nas.bundle import Candidate, write_candidate
 from nas.errors import RunError, ToolMissing, UsageError
@@ -217,6 +218,7 @@ class _Session:
         )
         if study.records and not (self.run / "run.json").exists():
             raise RunError(f"{study.place}: holds the study of another run; choose another --out")
+        study.begin_with(self.rules.space.starts(self.rules.problem))
         write_json(self.run / "run.json", self.manifest)
         trained = [r for r in study.records if r.status == "trained"]
         self.clock.earlier_s = max(
@@ -286,9 +288,11 @@ class _Session:
         write_front(self.run, rows)  # before the rest goes, so that it never names what is gone
         remove_strangers(self.run / "candidates", {row["id"] for row in rows})
         self._close_manifest([(f.record.cost, f.val_scores[0]) for f in front], deviation)
+        write_briefs(self.run)
         results: list[Verification] = []
         if self.options.verify:
             results = verify_run(self.run, None, self.options.workers, self._verified)
+            write_briefs(self.run)  # now with what was proved
         write_report(self.run)
         require_equal(results)
 

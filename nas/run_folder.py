@@ -161,6 +161,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def read_manifest(run: Path) -> dict[str, Any]:
+    """run.json; RunError where it is missing, torn or not of this format."""
+    manifest = read_json(run / "run.json")
+    absent = [key for key in ("data", "profile", "budgets") if key not in manifest]
+    if absent:
+        raise RunError(f"{run / 'run.json'}: no {absent[0]!r}; it was written by another version")
+    return manifest
+
+
 def write_trials(run: Path, records: Sequence[TrialRecord]) -> None:
     """trials.csv, one row a trial."""
     cost_columns = [f.name for f in fields(CostSummary)]

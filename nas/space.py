@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from nas.errors import SpaceError
 from nas.graph import Graph
 from nas.ops import Shape
 from nas.task import Task
@@ -42,6 +43,31 @@ class RandomTrial:
     def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
         """A uniform draw."""
         return choices[0] if self._lowest else self._rng.choice(choices)
+
+
+class FixedTrial:
+    """A trial whose genes are given.
+
+    Raises:
+        SpaceError: a gene that is not given, or a value that it cannot take.
+    """
+
+    def __init__(self, genes: Mapping[str, int | str]) -> None:
+        self._genes = genes
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """The given integer."""
+        value = self._genes.get(name)
+        if not isinstance(value, int) or not low <= value <= high:
+            raise SpaceError(f"gene {name} is {value!r}; it must be an integer {low}..{high}")
+        return value
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
+        """The given choice."""
+        value = self._genes.get(name)
+        if value not in choices:
+            raise SpaceError(f"gene {name} is {value!r}; it must be one of {', '.join(choices)}")
+        return str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +101,27 @@ class Architecture(Protocol):
     def lower(self) -> Graph: ...
 
 
+Genes: TypeAlias = Mapping[str, int | str]  # name of a gene -> what a trial draws for it
+
+
+def no_starts(problem: Problem) -> Sequence[Genes]:
+    """For a space that knows no good networks beforehand."""
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Space:
     """A search space by name: how to draw an architecture and how to read one back.
 
-    `parse` raises SpaceError for a document that is not of this space.
+    `parse` raises SpaceError for a document that is not of this space. `starts` gives the genes of
+    the networks with which a search begins: what is known to be good before anything was trained.
     """
 
     name: str
     summary: str
     sample: Callable[[Trial, Problem], Architecture]
     parse: Callable[[Mapping[str, Any]], Architecture]
+    starts: Callable[[Problem], Sequence[Genes]] = no_starts
 
 
 def architecture_id(architecture: Architecture) -> str:

@@ -15,7 +15,7 @@ the values is told on opening, what it left before the file is trained again.
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nas.errors import RunError, UsageError
 from nas.manifest import shown_storage
 from nas.run_folder import TrialRecord
+from nas.space import Genes
 
 STUDY_NAME = "nas"
 RECORD = "record"  # the one user attribute of a trial: its TrialRecord as JSON
@@ -57,6 +58,12 @@ class Study:
         """The next trial; its genes are drawn by the search space, at random with `explore`."""
         self._study.sampler = self._random if explore else self._sampler
         return self._study.ask()
+
+    def begin_with(self, starts: Sequence[Genes]) -> None:
+        """Queues trials of given genes, in a new study only; they are asked for first."""
+        if not self._study.get_trials(deepcopy=False):
+            for genes in starts:
+                self._study.enqueue_trial(dict(genes))
 
     def note(self, trial: Trial, record: TrialRecord, constraints: Mapping[str, float]) -> None:
         """Stores what was found out of a trial, before its model is written and it is told.

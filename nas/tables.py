@@ -1,5 +1,6 @@
 """Tables for the terminal."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -29,7 +30,7 @@ def print_table(
 
 def print_front(run: Path) -> None:
     """The front as a table, as wide as the terminal allows, and where the report is."""
-    width = _console().width
+    width = terminal_width()
     table: dict[str, list[str]] = {}
     for row in read_front(run):
         cells = {
@@ -54,11 +55,17 @@ def print_front(run: Path) -> None:
     print_table(tuple(table), rows, right=("weights B", "arena B", "RAM B", "Flash B", "ms"))
     print(f"{len(rows)} candidates; scores with 90 % intervals; RAM, Flash, ms are estimates")
     print(f"report: {run / 'report.html'}")
+    print(f"choose: nas pick {shlex.quote(str(run))}")
 
 
 def _with_interval(row: dict[str, str], split: str) -> str:
     score, low, high = (float(row[f"{split}_{part}"]) for part in ("score", "low", "high"))
     return f"{score:.3f} ({low:.2f}-{high:.2f})"
+
+
+def terminal_width() -> int:
+    """Columns to print into; wide where the output is no terminal."""
+    return _console().width
 
 
 def _console() -> Console:

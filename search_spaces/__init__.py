@@ -9,5 +9,6 @@ SPACES = {
         "multimodal convolutional: a branch per sensor, a fusion, a head, bits per layer",
         multimodal.sample,
         multimodal.parse,
+        multimodal.starts,
     ),
 }

@@ -5,15 +5,16 @@ Fusions: `concat` puts the branches' features side by side; `add` sums embedding
 sensor that tells nothing can be turned down sample by sample.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from nas.errors import SpaceError
 from nas.graph import Graph, Input
 from nas.ops import Add, Concat, Mul, Op, Reshape, Table
-from nas.space import Problem, Trial
+from nas.space import Genes, Problem, Trial
 from search_spaces.convolutional import (
+    BITS,
     Branch,
     ConvBranch,
     ConvLayer,
@@ -27,6 +28,7 @@ from search_spaces.convolutional import (
     dense,
     lower_branch,
     sample_branch,
+    start_branch,
 )
 
 Fusion: TypeAlias = Literal["none", "concat", "add", "gate"]
@@ -112,6 +114,49 @@ def sample(trial: Trial, problem: Problem) -> MultimodalStudent:
         choose_bits(trial, "head.output_bits"),
         problem.classes,
     )
+
+
+# Width and bits of the networks with which a search begins, the most useful first: a small and a
+# middling one at 4 bits, the same with strides, a large one, and both ends of the bits.
+STARTS: tuple[tuple[int, int, Downsample], ...] = (
+    (8, 4, "average"),
+    (4, 4, "average"),
+    (8, 4, "stride"),
+    (12, 4, "average"),
+    (8, 8, "average"),
+    (6, 2, "average"),
+    (4, 2, "stride"),
+)
+
+
+def starts(problem: Problem) -> list[Genes]:
+    """Genes of good networks of several sizes, then of one of them without each sensor in turn."""
+    names = [sensor.name for sensor in problem.sensors]
+    found = [_start(problem, names, *start) for start in STARTS]
+    if len(names) > 1:
+        width, bits, downsample = STARTS[0]
+        for left_out in names:
+            used = [name for name in names if name != left_out]
+            found.append(_start(problem, used, width, bits, downsample))
+    return found
+
+
+def _start(
+    problem: Problem, used: Sequence[str], width: int, bits: int, downsample: Downsample
+) -> Genes:
+    genes: dict[str, int | str] = {
+        "fusion": "concat",
+        "fusion.width": 0,
+        "fusion.gate_bits": BITS.index(8),
+        "head.hidden": HIDDEN.index(32 if width > 4 else 16),
+        "head.hidden_bits": BITS.index(bits),
+        "head.output_bits": BITS.index(8),
+    }
+    vectors = any(sensor.kind == "vector" for sensor in problem.sensors)
+    for sensor in problem.sensors:
+        genes[f"{sensor.name}.on"] = 1 if sensor.name in used else 0
+        genes |= start_branch(sensor, width, bits, 24 if vectors else 0, downsample)
+    return genes
 
 
 def parse(document: Mapping[str, Any]) -> MultimodalStudent:

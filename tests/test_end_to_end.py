@@ -289,6 +289,28 @@ def test_report_and_estimate(world: World, copy: Path) -> None:
     assert done.stdout.endswith("fits\n")
 
 
+def test_pick_and_its_brief(world: World, tmp_path: Path) -> None:
+    out = tmp_path / "poc"
+    duty = ("--every-s", 1, "--cell", "CR2032")
+    done = world.command("-m", "nas", "pick", world.run, *duty, "--out", out)
+    (knee,) = re.findall(r"^ \* +(c[0-9a-f]{12}) ", done.stdout, re.MULTILINE)
+    files = {file.name: file.read_bytes() for file in (world.run / "candidates" / knee).iterdir()}
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == files
+    (row,) = [row for row in table(world.run / "front.csv") if row["id"] == knee]
+    # 16 x 2 int16, and 5 float32
+    raw = sum({"wave": 64, "level": 20}[name] for name in row["modalities"].split("+"))
+    assert f"1 byte (the class) instead of {raw} (the raw window)" in done.stdout
+    assert "uA in the mean" in done.stdout and "235 mAh" in done.stdout
+    text = (out / "README.md").read_text()
+    assert (
+        f"instead of {raw} (the raw window)" in text and f"{float(row['test_score']):.4f}" in text
+    )
+    assert f"(candidate verified: {row['verified']})" in text
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=out, capture_output=True, text=True)
+    assert re.match(r"\('(slow|middle|fast)', array\(", ran.stdout), ran.stderr
+
+
 # ---------------------------------------------------------------- going on
 
 

@@ -14,8 +14,9 @@ from nas.errors import SpaceError
 from nas.graph import Graph
 from nas.ops import Add, Conv2d, DepthwiseConv2d, Mul, Pool
 from nas.profile import load_profile
-from nas.space import Architecture, Problem, Sensor, architecture_id
+from nas.space import Architecture, FixedTrial, Problem, Sensor, architecture_id
 from search_spaces import SPACES, multimodal
+from search_spaces.multimodal import STARTS
 
 SPACE = SPACES["conv"]
 DEVICE = load_profile("cortex-m4-64k")
@@ -193,6 +194,7 @@ def test_fusions() -> None:
 
 ALONE = {"a.on": 0, "b.on": 1, "c.on": 0}
 TOGETHER = {"a.on": 1, "b.on": 1, "c.on": 1}
+SHORT = problem(series("a", 8, 2), series("b", 8, 2))
 ONE_STEP = problem(series("a", 1, 3), image("b", 1, 1, 2))
 
 
@@ -209,7 +211,7 @@ ONE_STEP = problem(series("a", 1, 3), image("b", 1, 1, 2))
         (MIXED, TOGETHER | {"fusion": "gate", "a.embedding": 0}, ["a.embedding_bits"]),
         (MIXED, {"a.depth": 1}, ["a.growth", "a.bits.1", "a.convolution", "a.depthwise_bits.1"]),
         (MIXED, {"a.convolution": "dense"}, [f"a.depthwise_bits.{i}" for i in (1, 2, 3)]),
-        (MIXED, {"a.halvings": 0}, ["a.downsample"]),
+        (SHORT, {"a.halvings": 0}, ["a.downsample"]),
         (MIXED, {"c.depth": 1}, ["c.units.1", "c.bits.1"]),
         (MIXED, {"head.hidden": 0}, ["head.hidden_bits"]),
         (ONE_STEP, {}, ["a.decimation", "a.kernel", "a.halvings", "a.downsample", "a.readout"]),
@@ -308,3 +310,46 @@ def test_optuna_replays_a_trial() -> None:
 def test_the_shipped_spaces() -> None:
     assert all(name == space.name and space.summary for name, space in SPACES.items())
     assert isinstance(sample(MIXED, 0), multimodal.MultimodalStudent)
+
+
+# ---------------------------------------------------------------- where a search begins
+
+
+def start_architectures(task: Problem) -> list[Any]:
+    return [SPACE.sample(FixedTrial(genes), task) for genes in SPACE.starts(task)]
+
+
+@pytest.mark.parametrize("task", [MIXED, *EXTREMES])
+def test_starts_are_different_networks_of_the_space(task: Problem) -> None:
+    found = start_architectures(task)
+    assert len({architecture_id(a) for a in found}) >= min(len(found), 3)
+    for architecture in found:
+        assert SPACE.parse(architecture.to_json()) == architecture
+        assert architecture.lower().shapes
+
+
+def test_starts_use_all_sensors_and_then_all_but_each_one() -> None:
+    used = [{b.sensor for b in a.branches} for a in start_architectures(MIXED)]
+    assert used[: len(STARTS)] == [{"a", "b", "c"}] * len(STARTS)
+    assert used[len(STARTS) :] == [{"b", "c"}, {"a", "c"}, {"a", "b"}]
+
+
+def test_starts_halve_a_map_down_to_a_few_positions() -> None:
+    task = problem(image("i", 32, 28, 1), series("s", 16, 4), series("t", 500, 2))
+    for architecture in start_architectures(task)[: len(STARTS)]:
+        graph = architecture.lower()
+        readouts = [op for op in graph.ops if op.name.endswith("_readout")]
+        assert {op.name: graph.input_shapes(op)[0][:2] for op in readouts} == {
+            "i_readout": (2, 1) if any("i_pool" in op.name for op in graph.ops) else (2, 2),
+            "s_readout": (1, 4),
+            "t_readout": (1, 7) if any("t_pool" in op.name for op in graph.ops) else (1, 8),
+        }
+
+
+def test_a_fixed_trial_takes_only_what_the_space_offers() -> None:
+    genes = SPACE.starts(MIXED)[0]
+    for name, value in (("a.width", 99), ("fusion", "sum"), ("head.hidden", "8")):
+        with pytest.raises(SpaceError, match=f"gene {name} is {value!r}"):
+            SPACE.sample(FixedTrial({**genes, name: value}), MIXED)
+    with pytest.raises(SpaceError, match=r"gene b\.on is None"):
+        SPACE.sample(FixedTrial({k: v for k, v in genes.items() if k != "b.on"}), MIXED)

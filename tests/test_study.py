@@ -251,3 +251,18 @@ def test_a_storage_that_is_no_storage() -> None:
     with pytest.raises(RunError, match="the study cannot be opened") as error:
         open_study("nowhere://x", OBJECTIVES, "random", 0, False)
     assert str(error.value).startswith("nowhere://x: ")
+
+
+def test_starts_are_asked_for_first_and_once(tmp_path: Path) -> None:
+    held = opened(tmp_path)
+    held.begin_with([{"gene": 3, "kind": "b"}, {"gene": 4, "kind": "a"}])
+    drawn = []
+    for _ in range(4):
+        trial = held.ask()
+        drawn.append((trial.suggest_int("gene", 0, 10**6), trial.suggest_categorical("kind", "ab")))
+        held.note(trial, record(trial.number), {"ram": -0.5})
+        held.tell(trial, record(trial.number), VALUES)
+    assert drawn[:2] == [(3, "b"), (4, "a")]
+    assert all(gene > 4 for gene, _ in drawn[2:])
+    held.begin_with([{"gene": 3, "kind": "b"}])  # too late: the study has begun
+    assert held.ask().suggest_int("gene", 0, 10**6) > 4

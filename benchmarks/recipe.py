@@ -1,0 +1,222 @@
+"""What each measure of the training recipe is worth: one change at a time around the base.
+
+    python benchmarks/recipe.py DATA.npz ... --seeds 4 --csv benchmarks/results/recipe.csv
+
+The base is the first network of the search space with the recipe of a search. A row is one
+training; resumable. At the end it prints the paired differences to the base with 95 % intervals
+(Student's t, seed by seed). Test scores are printed beside and decide nothing. What trains on
+another bank than the usual one has no teacher: compare it with "no distillation".
+"""
+
+import argparse
+import csv
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from distillation import METRICS, teacher_of
+from scipy import stats
+
+from nas import evaluate, metrics, student
+from nas.augment import make_bank, strength_for
+from nas.integer import IntegerModel
+from nas.numerics import weight_limit
+from nas.recipe import student_recipe
+from nas.rules import training_seed
+from nas.scoring import classify
+from nas.space import FixedTrial, Problem
+from nas.task import Task, load_task
+from nas.training import training_set
+from nas.workers import BANK_SEED, DataSource, pool
+from search_spaces import SPACES
+
+COLUMNS = ("data", "variant", "seed", "val_score", "test_score", "train_s")
+Genes = dict[str, int | str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One change: of the genes, of the recipe, of the augmentation's strength, of weight scales."""
+
+    genes: Callable[[Genes, Problem], Genes] = lambda genes, problem: genes
+    recipe: dict[str, Any] = dataclasses.field(default_factory=dict)
+    strength: float = 1.0  # times the usual one
+    distil: bool = True
+    largest_weight_scale: bool = False
+
+
+def every(name: str, value: int | str) -> Callable[[Genes, Problem], Genes]:
+    """Gives the gene `name` of each sensor that has it the value."""
+    return lambda genes, problem: {
+        gene: value if gene.partition(".")[2] == name else held for gene, held in genes.items()
+    }
+
+
+def inner_bits(index: int) -> Callable[[Genes, Problem], Genes]:
+    """Bits of all layers but stems and output: 0, 1, 2 for 2, 4, 8 bits."""
+
+    def change(genes: Genes, problem: Problem) -> Genes:
+        kept = ("bits.0", "output_bits", "gate_bits")
+        return {
+            gene: index if "bits" in gene and not gene.endswith(kept) else value
+            for gene, value in genes.items()
+        }
+
+    return change
+
+
+VARIANTS = {
+    "base": Variant(),
+    "strided convolutions": Variant(every("downsample", "stride")),
+    "max pools": Variant(every("downsample", "max")),
+    "separable convolutions": Variant(every("convolution", "separable")),
+    "kernel 5 in images": Variant(every("kernel", 1)),
+    "grid readout": Variant(every("readout", "grid")),
+    "no augmentation": Variant(strength=0.0),
+    "augmentation x 0.7": Variant(strength=0.7),
+    "augmentation x 1.4": Variant(strength=1.4),
+    "no distillation": Variant(distil=False),
+    "no class weights": Variant(recipe={"class_weighting": False}),
+    "dropout 0": Variant(recipe={"dropout": 0.0}),
+    "dropout 0.3": Variant(recipe={"dropout": 0.3}),
+    "batch norm never frozen": Variant(recipe={"frozen_share": 0.0}),
+    "half the steps": Variant(recipe={"steps": 0.5}),
+    "twice the steps": Variant(recipe={"steps": 2.0}),
+    "8 bits": Variant(inner_bits(2)),
+    "2 bits": Variant(inner_bits(0)),
+    "2 bits, scale from the largest weight": Variant(inner_bits(0), largest_weight_scale=True),
+}
+
+
+def largest_weight_scale(weight: torch.Tensor, bits: int) -> torch.Tensor:
+    """The rule that low bits do without: the largest weight is the largest integer."""
+    return weight.detach().abs().amax((1, 2, 3), keepdim=True) / weight_limit(bits) + 1e-8
+
+
+class _Worker:
+    bench: Any = None
+    teacher: Any = None
+
+
+def _start(path: str, teacher: str) -> None:
+    torch.set_num_threads(1)
+    _Worker.bench = evaluate.prepare(load_task(path), BANK_SEED)
+    with np.load(teacher) as held:
+        _Worker.teacher = held["bank"]
+
+
+def _bench(strength: float) -> Any:
+    """The bench with another bank; the teacher's answers belong to the usual one only."""
+    bench = _Worker.bench
+    if strength == 1.0:
+        return bench
+    task: Task = bench.task
+    inputs = {m.name: m.quantised(task.rows("train")) for m in task.modalities}
+    usual = strength_for(bench.problem.sensors, len(bench.labels["train"]))
+    scales = bench.training.scales
+    bank = make_bank(bench.problem.sensors, inputs, scales, usual * strength, BANK_SEED)
+    if strength == 0.0:
+        bank = {name: copies[:1] for name, copies in bank.items()}
+    data = training_set(bank, scales, bench.labels["train"], task.classes, None)
+    return dataclasses.replace(bench, training=data)
+
+
+def _train(data: str, name: str, seed: int) -> dict[str, Any]:
+    variant, bench, space = VARIANTS[name], _bench(VARIANTS[name].strength), SPACES["conv"]
+    metric = METRICS.get(data, "accuracy")
+    genes = variant.genes(dict(space.starts(bench.problem)[0]), bench.problem)
+    graph = space.sample(FixedTrial(genes), bench.problem).lower()
+    vectors = any(sensor.kind == "vector" for sensor in bench.problem.sensors)
+    distil = variant.distil and variant.strength == 1.0
+    recipe = student_recipe(len(bench.labels["train"]), vectors, metric, distil, final=False)
+    changes = dict(variant.recipe)
+    if "steps" in changes:
+        changes["steps"] = round(recipe.steps * changes["steps"])
+    recipe = dataclasses.replace(recipe, **changes)
+    usual = student.weight_scale
+    if variant.largest_weight_scale:
+        student.weight_scale = largest_weight_scale
+    start = training_seed(seed, "recipe", 0)
+    teacher = _Worker.teacher if distil else None
+    trained = evaluate.train_student(bench, graph, recipe, metric, teacher, start)
+    student.weight_scale = usual
+    model = IntegerModel.from_bytes(trained.model)
+    test = metrics.score(
+        metric, bench.labels["test"], classify(model, bench.inputs["test"]), bench.task.classes
+    )
+    row = (data, name, seed, trained.val_score, test, round(trained.train_s, 2))
+    return dict(zip(COLUMNS, row, strict=True))
+
+
+def measure(path: Path, jobs: Sequence[tuple[str, int]], workers: int) -> Iterator[dict[str, Any]]:
+    """Yields a row for each (variant, seed)."""
+    task = load_task(str(path))
+    source = DataSource(None, str(path), task.names, task.data_hash)
+    with pool(workers, source) as trainers:
+        teacher = teacher_of(task, METRICS.get(path.stem, "accuracy"), trainers)
+    print(f"{path.stem}: teacher {teacher.val_score:.4f} {teacher.test_score:.4f}", flush=True)
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), _start, (str(path), str(teacher.file))
+    ) as executor:
+        futures = [executor.submit(_train, path.stem, name, seed) for name, seed in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """One line for each data file and variant: paired differences to the base."""
+    lines = []
+    for data in sorted({row["data"] for row in rows}):
+        for name in VARIANTS:
+            held = {(row["variant"], str(row["seed"])): row for row in rows if row["data"] == data}
+            seeds = [s for v, s in held if v == name and ("base", s) in held]
+            if not seeds:
+                continue
+            text = f"{data:24s} {name:38s}"
+            for column in ("val_score", "test_score"):
+                scores = np.array([float(held[name, s][column]) for s in seeds])
+                base = np.array([float(held["base", s][column]) for s in seeds])
+                text += f" {scores.mean():.4f}"
+                if name != "base" and len(seeds) > 1:
+                    change = scores - base
+                    half = stats.t.ppf(0.975, len(seeds) - 1) * change.std(ddof=1)
+                    text += f" ({change.mean():+.4f} +-{half / len(seeds) ** 0.5:.4f})"
+            seconds = np.mean([float(held[name, s]["train_s"]) for s in seeds])
+            lines.append(f"{text} {seconds:.1f} s, {len(seeds)} seeds")
+    return lines
+
+
+def main() -> None:
+    """Trains what is missing and prints the summary."""
+    parser = argparse.ArgumentParser(description="What each measure of the recipe is worth.")
+    parser.add_argument("data", type=Path, nargs="*")
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", default="", help="variants, separated by commas")
+    parser.add_argument("--csv", type=Path, required=True)
+    chosen = parser.parse_args()
+    rows: list[dict[str, Any]] = (
+        list(csv.DictReader(chosen.csv.open())) if chosen.csv.exists() else []
+    )
+    done = {(row["data"], row["variant"], str(row["seed"])) for row in rows}
+    names = chosen.only.split(",") if chosen.only else list(VARIANTS)
+    for path in chosen.data:
+        wanted = [(name, seed) for seed in range(chosen.seeds) for name in names]
+        jobs = [job for job in wanted if (path.stem, job[0], str(job[1])) not in done]
+        for row in measure(path, jobs, chosen.workers) if jobs else ():
+            rows.append(row)
+            print(row, flush=True)
+            with chosen.csv.open("w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
+    print("\n".join(summary(rows)))
+
+
+if __name__ == "__main__":
+    main()
