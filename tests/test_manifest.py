@@ -16,8 +16,6 @@ from nas.run_folder import write_json
 from nas.task import load_task
 from search_spaces import SPACES
 
-PROFILE = load_profile("cortex-m4-32k")
-
 
 @pytest.fixture
 def options(tmp_path: Path) -> Options:
@@ -50,7 +48,8 @@ def options(tmp_path: Path) -> Options:
 def manifest(options: Options) -> dict[str, Any]:
     assert options.data is not None
     budget = Budget(1000, 1000, options.max_latency_ms, options.max_weight_bytes)
-    return open_manifest(options, load_task(options.data), PROFILE, budget, None)
+    task, profile = load_task(options.data, options.modalities), load_profile(options.device)
+    return open_manifest(options, task, profile, budget, None)
 
 
 def begun(options: Options) -> Options:
@@ -74,6 +73,11 @@ def test_a_data_file_may_move(options: Options, tmp_path: Path) -> None:
 
 CHANGES: dict[str, Callable[[Options], Options]] = {
     "space is 'other' and was 'conv'": lambda o: replace(o, space=replace(o.space, name="other")),
+    "objectives is ['error'] and was ['error', 'ram']": lambda o: replace(o, objectives=("error",)),
+    "metric is 'macro_f1' and was 'accuracy'": lambda o: replace(o, metric="macro_f1"),
+    "seed is 2 and was 1": lambda o: replace(o, seed=2),
+    "modalities is ['wave'] and was ['wave', 'level']": lambda o: replace(o, modalities=("wave",)),
+    "the content of profile cortex-m4-64k has hash": lambda o: replace(o, device="cortex-m4-64k"),
     "distil is False and was True": lambda o: replace(o, distil=False),
     "limits is [None, 7] and was [None, None]": lambda o: replace(o, max_weight_bytes=7),
     "storage is 'postgresql://u:***@h/d' and was None": lambda o: replace(
