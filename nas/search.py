@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.budget import Priced, price
-from nas.errors import RunError
 from nas.progress import Progress, clock
 from nas.recipe import FINAL_FACTOR
 from nas.rules import MOST_EXPORTED, Rules, front_hypervolume, nondominated, scored, training_seed
@@ -141,7 +140,7 @@ class Search:
 
     def _enough(self, trials: int | None) -> bool:
         """Whether no further training should begin."""
-        if self.idle_asks >= MOST_IDLE_ASKS:
+        if self.idle_asks >= MOST_IDLE_ASKS or self.deaths > MOST_DEATHS:
             return True
         if trials is not None and len(self.trained) + len(self.pending) >= trials:
             return True
@@ -241,18 +240,24 @@ class Search:
             self._tell(twin, "duplicate", score, 0.0, "")
 
     def _revive(self, lost: Sequence[_Pending]) -> None:
-        """A worker was killed: a new pool, and everything that was under way once more."""
+        """A worker was killed: a new pool, and everything that was under way once more.
+
+        After too many deaths the search ends, so that what it has found still becomes a front.
+        """
         self.deaths += 1
-        if self.deaths > MOST_DEATHS:
-            raise RunError(
-                f"{self.run}: {self.deaths} worker processes were killed, probably for memory; use"
-                " fewer --workers and --resume"
-            )
         again = [*lost, *self.pending.values()]
         self.pending.clear()
         self.pool.replace()
+        if self.deaths <= MOST_DEATHS:
+            for pending in again:
+                self._submit(pending)
+            return
         for pending in again:
-            self._submit(pending)
+            self.study.put_back(pending.trial)
+        self.progress.say(
+            f"search: {self.deaths} worker processes were killed, probably for memory; it ends"
+            " here: use fewer --workers and --resume to go on"
+        )
 
     def _tell(
         self,

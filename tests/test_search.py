@@ -274,11 +274,16 @@ def test_what_finished_beside_a_death_is_kept(tmp_path: Path) -> None:
     assert len(pool.jobs) == 4  # only the lost one is trained once more
 
 
-def test_workers_that_keep_dying_end_the_run_in_one_line(tmp_path: Path) -> None:
-    pool = Dying(set(range(1000)), at_submit=False)
-    with pytest.raises(RunError, match=r"6 worker processes were killed.* fewer --workers"):
-        searched(pool, tmp_path, 6)
-    assert (tmp_path / "trials.csv").exists()
+@pytest.mark.parametrize("at_submit", (False, True))
+def test_workers_that_keep_dying_end_the_search_and_keep_what_it_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], at_submit: bool
+) -> None:
+    held = study()
+    made = searched(Dying(set(range(4, 1000)), at_submit=at_submit), tmp_path, 30, held=held)
+    assert 1 <= len(made.trained) < 30
+    assert "6 worker processes were killed, probably for memory" in capsys.readouterr().out
+    waiting = [t for t in held._study.get_trials() if t.state == TrialState.WAITING]
+    assert waiting and not made.pending, "what was under way is first when the run goes on"
 
 
 def test_ctrl_c_closes_what_is_under_way_and_keeps_the_rest(
