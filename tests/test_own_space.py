@@ -169,6 +169,10 @@ NOT_FIT: dict[str, tuple[tuple[str, str], str]] = {
         ("    return One(**{**values,", "    values['units'] = 3\n    return One(**{**values,"),
         r"an architecture is another one after to_json and parse",
     ),
+    "a field that is lost": (
+        ('{"space": "mine", **asdict(self)}', '{"space": "mine", **asdict(self), "units": 3}'),
+        r"an architecture is another one after to_json and parse",
+    ),
     "choices that change": (
         (
             'trial.suggest_int("units", 1, 8)',
