@@ -41,11 +41,15 @@ Genes = dict[str, int | str]
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One change: of the genes, of the recipe, of the augmentation's strength, of weight scales."""
+    """One change: of the genes, the recipe, the augmentation, the training rows, the weight scales.
+
+    `strength` and `rows` are shares of the usual ones.
+    """
 
     genes: Callable[[Genes, Problem], Genes] = lambda genes, problem: genes
     recipe: dict[str, Any] = dataclasses.field(default_factory=dict)
-    strength: float = 1.0  # times the usual one
+    strength: float = 1.0
+    rows: float = 1.0
     distil: bool = True
     largest_weight_scale: bool = False
 
@@ -87,6 +91,9 @@ VARIANTS = {
     "batch norm never frozen": Variant(recipe={"frozen_share": 0.0}),
     "half the steps": Variant(recipe={"steps": 0.5}),
     "twice the steps": Variant(recipe={"steps": 2.0}),
+    "four times the steps": Variant(recipe={"steps": 4.0}),
+    "half the rows": Variant(rows=0.5),
+    "a quarter of the rows": Variant(rows=0.25),
     "8 bits": Variant(inner_bits(2)),
     "2 bits": Variant(inner_bits(0)),
     "2 bits, scale from the largest weight": Variant(inner_bits(0), largest_weight_scale=True),
@@ -126,8 +133,21 @@ def _bench(strength: float) -> Any:
     return dataclasses.replace(bench, training=data)
 
 
+def _fewer(bench: Any, teacher: Any, share: float) -> tuple[Any, Any]:
+    """Bench and teacher's answers of a share of the training rows, the same in every seed."""
+    if share == 1.0:
+        return bench, teacher
+    data = bench.training
+    count = len(data.labels)
+    rows = np.sort(np.random.default_rng(0).permutation(count)[: round(count * share)])
+    inputs = {name: held[:, rows] for name, held in data.inputs.items()}
+    data = dataclasses.replace(data, inputs=inputs, labels=data.labels[rows])
+    return dataclasses.replace(bench, training=data), teacher[:, rows]
+
+
 def _train(data: str, name: str, seed: int) -> dict[str, Any]:
     variant, bench, space = VARIANTS[name], _bench(VARIANTS[name].strength), SPACES["conv"]
+    bench, teacher = _fewer(bench, _Worker.teacher, variant.rows)
     metric = METRICS.get(data, "accuracy")
     genes = variant.genes(dict(space.starts(bench.problem)[0]), bench.problem)
     graph = space.sample(FixedTrial(genes), bench.problem).lower()
@@ -142,8 +162,8 @@ def _train(data: str, name: str, seed: int) -> dict[str, Any]:
     if variant.largest_weight_scale:
         student.weight_scale = largest_weight_scale
     start = training_seed(seed, "recipe", 0)
-    teacher = _Worker.teacher if distil else None
-    trained = evaluate.train_student(bench, graph, recipe, metric, teacher, start)
+    answers = teacher if distil else None
+    trained = evaluate.train_student(bench, graph, recipe, metric, answers, start)
     student.weight_scale = usual
     model = IntegerModel.from_bytes(trained.model)
     test = metrics.score(

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from nas.integer import IntegerModel, load_integer_model
 from nas.progress import Progress, clock
 from nas.recipe import FINAL_FACTOR
 from nas.rules import Rules, front_of, scored, training_seed
@@ -135,9 +134,9 @@ def _training(rules: Rules, record: TrialRecord, repetition: int) -> Training:
     return Training(graph, rules.metric, rules.teacher, final=True, seed=seed)
 
 
-def shipped_model(run: Path, finalist: Finalist) -> IntegerModel:
-    """The integers of the repetition that ships."""
-    return load_integer_model(_model_file(run / "trained", finalist.record.id, finalist.best))
+def shipped_file(run: Path, finalist: Finalist) -> Path:
+    """The file of the repetition that ships."""
+    return _model_file(run / "trained", finalist.record.id, finalist.best)
 
 
 def _model_file(folder: Path, identity: str, repetition: int) -> Path:

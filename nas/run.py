@@ -7,7 +7,6 @@ All that can be refused is refused before the run folder is touched.
 
 import importlib.util
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -17,23 +16,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nas import metrics
 from nas.brief import write_briefs
-from nas.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible, price
-from nas.bundle import Candidate, write_candidate
+from nas.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible
 from nas.errors import RunError, ToolMissing, UsageError
-from nas.finals import Finalist, choose_finalists, shipped_model, train_finals
+from nas.export import export_front
+from nas.finals import Finalist, choose_finalists, shipped_file, train_finals
+from nas.integer import load_integer_model
 from nas.manifest import Options, now, open_manifest
 from nas.own_space import check_space
 from nas.profile import load_profile
 from nas.progress import Progress, clock
-from nas.recipe import student_steps
 from nas.report.page import write_report
 from nas.rules import OBJECTIVES, Rules, front_hypervolume, front_of
-from nas.run_folder import TrialRecord, locked, write_front, write_json
-from nas.scoring import classify_split, scores_without
+from nas.run_folder import TrialRecord, locked, write_json
+from nas.scoring import Examined, examine
 from nas.search import EXPORT_S, EXPORT_S_PER_MEMBER, Clock, Search
 from nas.space import problem_of
 from nas.study import Study, default_storage, open_study
@@ -55,6 +52,7 @@ from nas.workers import (
     DataSource,
     Pool,
     ask_onnx,
+    examine_model,
     load_source,
     pool,
     train_member,
@@ -130,13 +128,6 @@ def check_runtimes(options: Options) -> None:
         )
 
 
-def remove_strangers(folder: Path, members: set[str]) -> None:
-    """Deletes the folders of candidates that have left the front; their models stay in trained/."""
-    for path in folder.iterdir():
-        if path.name not in members:
-            shutil.rmtree(path)
-
-
 def tflm_has_wheels() -> bool:
     """Whether tflite-micro can be installed from wheels on this machine."""
     return sys.platform == "linux" and os.uname().machine == "x86_64"
@@ -168,6 +159,8 @@ class _Session:
         self.run = options.out
         self.records: list[TrialRecord] = []
         self.finalists: list[Finalist] = []
+        self.front: list[Finalist] = []
+        self.examined: list[Examined] = []
 
     def search(self, workers: Pool, onnx: bytes | None) -> None:
         """Everything that needs training processes."""
@@ -211,6 +204,20 @@ class _Session:
             lambda: self.clock.left_s() - spared_s,
             self.progress,
         )
+        entries = [(f.record.cost, f.val_scores[0]) for f in self.finalists]
+        self.front = [self.finalists[i] for i in front_of(self.rules, entries)]
+        self._examine(workers)
+
+    def _examine(self, workers: Pool) -> None:
+        """The front's members on validation and test, side by side; alone if a worker is killed."""
+        self.progress.status(f"examining the {len(self.front)} members of the front")
+        metric = self.rules.metric
+        files = [shipped_file(self.run, finalist) for finalist in self.front]
+        try:
+            futures = [workers.submit(examine_model, file, metric) for file in files]
+            self.examined = [future.result() for future in futures]
+        except BrokenProcessPool:
+            self.examined = [examine(self.task, load_integer_model(f), metric) for f in files]
 
     def _open_study(self) -> Study:
         """The study, once a teacher exists; only now does the folder become that of a run."""
@@ -283,14 +290,10 @@ class _Session:
     def finish(self) -> None:
         """Front, export, verification, report: nothing is trained any more."""
         self.progress.status("writing the candidates")
+        members = list(zip(self.front, self.examined, strict=True))
         deviation = metrics.pooled_deviation([f.val_scores for f in self.finalists if f.scores])
-        entries = [(f.record.cost, f.val_scores[0]) for f in self.finalists]
-        front = [self.finalists[i] for i in front_of(self.rules, entries)]
-        rows = [self._export(finalist, deviation) for finalist in front]
-        rows.sort(key=lambda row: (-row["val_score"], row["weight_bytes"]))
-        write_front(self.run, rows)  # before the rest goes, so that it never names what is gone
-        remove_strangers(self.run / "candidates", {row["id"] for row in rows})
-        self._close_manifest([(f.record.cost, f.val_scores[0]) for f in front], deviation)
+        export_front(self.run, self.task, self.rules, members, deviation)
+        self._close_manifest([(f.record.cost, f.val_scores[0]) for f in self.front], deviation)
         write_briefs(self.run)
         results: list[Verification] = []
         if self.options.verify:
@@ -322,56 +325,3 @@ class _Session:
             "notes": notes,
         }
         write_json(self.run / "run.json", self.manifest)
-
-    def _export(self, finalist: Finalist, deviation: float | None) -> dict[str, Any]:
-        """Writes one candidate's folder and returns its row of the front."""
-        record, metric = finalist.record, self.rules.metric
-        model = shipped_model(self.run, finalist)
-        priced = price(model.graph, self.rules.profile)
-        predicted = {split: classify_split(self.task, model, split) for split in ("val", "test")}
-        steps = student_steps(len(self.task.rows("train"))) * finalist.length
-        candidate = Candidate(
-            record.id,
-            record.architecture,
-            model,
-            priced.plan,
-            priced.cost,
-            finalist.val_scores,
-            steps,
-            predicted["test"],
-            scores_without(self.task, model, metric),
-        )
-        write_candidate(self.run, candidate, self.task)
-        row: dict[str, Any] = {"id": record.id, "verified": "no", "metric": metric}
-        for split, predictions in predicted.items():
-            row |= self._scores(split, predictions, finalist, deviation)
-        labels = self.task.y[self.task.rows("test")]
-        row["test_accuracy"] = float((predicted["test"] == labels).mean())
-        cost = record.cost
-        row |= {name: getattr(cost, name) for name in cost.__slots__}
-        return row | {
-            "seeds": len(finalist.scores) or 1,
-            "steps": steps,
-            "trial": record.number,
-            "weights_hash": model.hash,
-        }
-
-    def _scores(
-        self, split: Any, predicted: Any, finalist: Finalist, deviation: float | None
-    ) -> dict[str, float]:
-        """Score and 90 % interval on one split.
-
-        On validation the interval lies around the mean over seeds and is widened to hold the score:
-        the better of two seeds ships, and its score alone would promise too much.
-        """
-        labels, classes = self.task.y[self.task.rows(split)], self.task.classes
-        metric = self.rules.metric
-        value = metrics.score(metric, labels, predicted, classes)
-        sampling = metrics.sampling_error(metric, labels, predicted, classes)
-        centre = float(np.mean(finalist.val_scores)) if split == "val" else value
-        low, high = metrics.interval(centre, sampling, deviation or 0.0)
-        return {
-            f"{split}_score": value,
-            f"{split}_low": min(low, value),
-            f"{split}_high": max(high, value),
-        }

@@ -1,6 +1,7 @@
 """The classes that an integer model gives to samples; what every score is made of."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,8 @@ from nas.integer import IntegerModel
 from nas.metrics import Metric
 from nas.numerics import Int8
 from nas.task import SplitName, Task
+
+EXAMINED: tuple[SplitName, ...] = ("val", "test")
 
 
 def classify(model: IntegerModel, inputs: Mapping[str, Int8]) -> NDArray[np.int64]:
@@ -22,6 +25,27 @@ def classify(model: IntegerModel, inputs: Mapping[str, Int8]) -> NDArray[np.int6
 def classify_split(task: Task, model: IntegerModel, split: SplitName) -> NDArray[np.int64]:
     """`classify` on a split of a task; quantises only what the model uses."""
     return classify(model, _inputs(task, model, split))
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A model on the splits that it was not trained on.
+
+    Attributes:
+        predicted: (n,) classes of the rows of validation and test.
+        without: sensor -> test score with that sensor missing.
+    """
+
+    predicted: Mapping[SplitName, NDArray[np.int64]]
+    without: Mapping[str, float]
+
+
+def examine(task: Task, model: IntegerModel, metric: Metric) -> Examined:
+    """All that a front says of a model; the one place in a run where the test split is used."""
+    predicted: dict[SplitName, NDArray[np.int64]] = {
+        split: classify_split(task, model, split) for split in EXAMINED
+    }
+    return Examined(predicted, scores_without(task, model, metric))
 
 
 def scores_without(task: Task, model: IntegerModel, metric: Metric) -> dict[str, float]:

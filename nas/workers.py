@@ -158,6 +158,14 @@ def no_interrupt() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def examine_model(file: Path, metric: Metric) -> Any:
+    """`scoring.Examined` of a trained model's file, in a worker."""
+    from nas.integer import load_integer_model
+    from nas.scoring import examine
+
+    return examine(_bench().task, load_integer_model(file), metric)
+
+
 class Pool:
     """A pool of processes that survives Ctrl-C, and can be replaced when one of them is killed.
 
