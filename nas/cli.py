@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas import __version__
 from nas.cli_pick import add_pick_verb
-from nas.cli_types import positive as _positive
-from nas.cli_types import positive_int as _positive_int
+from nas.cli_types import positive, positive_int
 from nas.errors import NasError, UsageError
 from nas.import_command import add_import_verb
 
@@ -82,7 +81,7 @@ def _add_reading_verbs(verbs: Any) -> None:
     )
     verify.add_argument("dir", type=Path, metavar="DIR", help="run folder")
     verify.add_argument("ids", nargs="*", metavar="ID", help="candidates; all without")
-    verify.add_argument("--workers", type=_positive_int, default=_cores(), metavar="W")
+    verify.add_argument("--workers", type=positive_int, default=_cores(), metavar="W")
     verify.set_defaults(run=_verify)
     estimate = verbs.add_parser(
         "estimate",
@@ -109,8 +108,8 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     target.add_argument(
         "--device", default=DEMO_DEVICE, metavar="D", help="name or TOML file (%(default)s)"
     )
-    target.add_argument("--max-latency-ms", type=_positive, metavar="X")
-    target.add_argument("--max-weight-bytes", type=_positive_int, metavar="N")
+    target.add_argument("--max-latency-ms", type=positive, metavar="X")
+    target.add_argument("--max-weight-bytes", type=positive_int, metavar="N")
     search = parser.add_argument_group("how to search")
     search.add_argument(
         "--space", default="conv", metavar="S", help="name or own FILE.py (%(default)s)"
@@ -119,15 +118,13 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
         "--objectives", default=OBJECTIVES, metavar="LIST", help="subset of %(default)s"
     )
     search.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="(%(default)s)")
-    search.add_argument(
-        "--trials", type=_positive_int, metavar="N", help="networks to train in all"
-    )
+    search.add_argument("--trials", type=positive_int, metavar="N", help="networks to train in all")
     length = search.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=_positive, metavar="M", help="wall-clock of this command")
-    length.add_argument("--hours", type=_positive, metavar="H")
+    length.add_argument("--minutes", type=positive, metavar="M", help="wall-clock of this command")
+    length.add_argument("--hours", type=positive, metavar="H")
     search.add_argument("--seed", type=int, default=0, metavar="N")
     search.add_argument(
-        "--workers", type=_positive_int, default=_cores(), metavar="W", help="(%(default)s: cores)"
+        "--workers", type=positive_int, default=_cores(), metavar="W", help="(%(default)s: cores)"
     )
     run = parser.add_argument_group("the run")
     run.add_argument("--out", type=Path, metavar="DIR", help="run folder (results/<task>-<time>)")

@@ -1,9 +1,9 @@
 """The end of a search: members of the front are trained again, for longer and with more seeds.
 
 A search's scores are noisy and its best ones are flattered by having been chosen. The front that is
-exported is taken from trainings of `FINAL_FACTOR` times the search's steps, one for every member
-and a second one for as many as time allows; the better of the two on validation ships, and the
-interval counts the spread between seeds. A member that time did not reach keeps its training of the
+exported is taken from trainings of `FINAL_FACTOR` times the search's steps, two for the best few,
+then one for every other member and a second one for as many as time allows; the better of the two on
+validation ships, and the interval counts the spread between seeds. A member that time did not reach keeps its training of the
 search, which the column `steps` of the front shows.
 """
 
@@ -21,6 +21,7 @@ from nas.run_folder import TrialRecord, read_json, write_atomic, write_json
 from nas.workers import MOST_DEATHS, Pool, Training, no_interrupt, train
 
 SEEDS = 2
+BEST = 4  # members that are trained twice before the rest is trained once
 LEDGER = "finals.json"  # trained/finals.json: "<id> <repetition>" -> val_score
 _Job: TypeAlias = tuple[TrialRecord, int]  # a final training: the member and the repetition
 
@@ -67,17 +68,12 @@ def train_finals(
     left_s: Callable[[], float],
     progress: Progress,
 ) -> list[Finalist]:
-    """Final trainings, the first of every member before the second of any, while time is left.
+    """Final trainings while time is left, in the order of `_order`.
 
     What an earlier session finished is taken over.
     """
     ledger = _Ledger(run / "trained")
-    jobs: list[_Job] = [
-        (record, repetition)
-        for repetition in range(1, SEEDS + 1)
-        for record in records
-        if not ledger.holds(record.id, repetition)
-    ]
+    jobs = [job for job in _order(records) if not ledger.holds(job[0].id, job[1])]
     running: dict[Future[Any], _Job] = {}
     total, slowest, deaths = len(jobs), 0.0, 0
     while jobs or running:
@@ -119,6 +115,16 @@ def train_finals(
             break
         _show(progress, total, total - len(jobs) - len(running), left_s())
     return [Finalist(record, ledger.scores(record.id)) for record in records]
+
+
+def _order(records: Sequence[TrialRecord]) -> list[_Job]:
+    """First trainings of all but for the best few, whose second seed does not come last.
+
+    The best are what is picked most, and intervals need the spread between some seeds.
+    """
+    once = [(record, 1) for record in records]
+    again = [(record, r) for r in range(2, SEEDS + 1) for record in records]
+    return [*once[:BEST], *again[:BEST], *once[BEST:], *again[BEST:]]
 
 
 def _show(progress: Progress, total: int, done: int, left_s: float) -> None:

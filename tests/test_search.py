@@ -16,9 +16,8 @@ from optuna.trial import TrialState
 
 from nas import search
 from nas.budget import Budget, price
-from nas.errors import RunError
 from nas.evaluate import Trained
-from nas.finals import LEDGER, Finalist, choose_finalists, train_finals
+from nas.finals import BEST, LEDGER, Finalist, choose_finalists, train_finals
 from nas.graph import Graph, Input
 from nas.ops import Conv2d
 from nas.profile import load_profile
@@ -452,12 +451,14 @@ def test_finalists_are_the_front_best_first() -> None:
     assert chosen == FRONT[::-1]
 
 
-def test_every_member_is_trained_once_before_any_twice(tmp_path: Path) -> None:
+def test_the_best_members_are_trained_twice_before_the_rest_once(tmp_path: Path) -> None:
     pool = FakePool(final_score)
-    finalists = finals(pool, tmp_path)
-    ids = [record.id for record in FRONT[:3]]
+    finalists = finals(pool, tmp_path, count=6)
+    ids = [record.id for record in FRONT]
+    assert BEST == 4
+    order = [(ids[:4], 1), (ids[:4], 2), (ids[4:], 1), (ids[4:], 2)]
     assert [job.seed for job in pool.jobs] == [
-        training_seed(0, identity, repetition) for repetition in (1, 2) for identity in ids
+        training_seed(0, identity, repetition) for some, repetition in order for identity in some
     ]
     assert all(job.final for job in pool.jobs)
     for finalist in finalists:
