@@ -2,9 +2,9 @@
 
 A search's scores are noisy and its best ones are flattered by having been chosen. The front that is
 exported is taken from trainings of `FINAL_FACTOR` times the search's steps, two for the best few,
-then one for every other member and a second one for as many as time allows; the better of the two on
-validation ships, and the interval counts the spread between seeds. A member that time did not reach keeps its training of the
-search, which the column `steps` of the front shows.
+then one for every other member and a second one for as many as time allows. The better of the two
+on validation ships, and the interval counts the spread between seeds. A member that time did not
+reach keeps its training of the search, which the column `steps` of the front shows.
 """
 
 from collections.abc import Callable, Sequence
