@@ -27,6 +27,14 @@ def share(text: str) -> float:
     return value
 
 
+def share_above_0(text: str) -> float:
+    """A number above 0 and at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0 and at most 1")
+    return value
+
+
 def names(text: str) -> tuple[str, ...]:
     """Names between commas."""
     return tuple(text.split(","))

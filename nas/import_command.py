@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.cli_types import positive, share_above_0
 from nas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,11 +83,11 @@ def add_import_verb(verbs: Any) -> None:
 
 def _add_window_options(parser: argparse.ArgumentParser) -> None:
     windows = parser.add_argument_group("windows")
-    windows.add_argument("--window-s", type=_positive, required=True, metavar="S")
-    windows.add_argument("--stride-s", type=_positive, metavar="S", help="(as --window-s)")
+    windows.add_argument("--window-s", type=positive, required=True, metavar="S")
+    windows.add_argument("--stride-s", type=positive, metavar="S", help="(as --window-s)")
     windows.add_argument(
         "--purity",
-        type=_share,
+        type=share_above_0,
         default=0.8,
         metavar="P",
         help="least share of a window's rows that have its label (%(default)s)",
@@ -96,30 +97,16 @@ def _add_window_options(parser: argparse.ArgumentParser) -> None:
     )
     windows.add_argument(
         "--max-gap-s",
-        type=_positive,
+        type=positive,
         metavar="S",
         help="a longer silence of a sensor is a gap (4 periods)",
     )
     windows.add_argument(
         "--block-s",
-        type=_positive,
+        type=positive,
         metavar="S",
         help="without groups: keep pieces of this length whole, not recordings",
     )
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} must be a number above 0")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} must be above 0 and at most 1")
-    return value
 
 
 def run_import(chosen: argparse.Namespace) -> int:
