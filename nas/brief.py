@@ -149,6 +149,10 @@ def _scores(row: FrontRow, about: Document, manifest: Document) -> str:
             "How much worse it is for the worst person or site is not known: the data file names no"
             " groups, or each has too few test windows."
         )
+    missing = about.get("missing_sensors") or {}
+    if len(missing) > 1:
+        scores = [f"`{name}` {entry['score']:.4f}" for name, entry in missing.items()]
+        note += f" Test score with one sensor held at its training mean: {_listed(scores)}."
     return "\n".join([*lines, "", f"{note} The scores are those of the integers in these files."])
 
 

@@ -216,6 +216,9 @@ def test_worst_group(world: World) -> None:
     assert worst["rows"] == 6
     told = f"`{worst['group']}` with accuracy {worst['score']:.4f} (6 windows)"
     assert told in world.text
+    lost = {"missing_sensors": {"accel": {"score": 0.5}, "rssi": {"score": 0.25}}}
+    text = " ".join(brief(world.row, world.about | lost, MANIFEST, PROOF).split())
+    assert "with one sensor held at its training mean: `accel` 0.5000 and `rssi` 0.2500." in text
     without = brief(world.row, world.about | {"groups": None}, MANIFEST, PROOF)
     assert "worst person or site is not known" in " ".join(without.split())
 
