@@ -21,6 +21,7 @@ from nas.errors import NasError, SpaceError
 from nas.space import (
     Architecture,
     FixedTrial,
+    Genes,
     Problem,
     RandomTrial,
     Space,
@@ -60,7 +61,7 @@ def load_space_file(path: Path, taken: Sequence[str]) -> Space:
         raise SpaceError(
             f"--space {path}: the name {space.name!r} must be a word other than {', '.join(taken)}"
         )
-    sample, parse = space.sample, space.parse
+    sample, parse, starts = space.sample, space.parse, space.starts
 
     def guarded_sample(trial: Trial, problem: Problem) -> Architecture:
         architecture: Architecture = _guard(path, "sample fails", partial(sample, trial, problem))
@@ -70,8 +71,17 @@ def load_space_file(path: Path, taken: Sequence[str]) -> Space:
     def guarded_parse(document: Mapping[str, Any]) -> Architecture:
         return _guard(path, "parse fails", partial(parse, document))
 
-    digest = hashlib.sha256(source).hexdigest()
-    return replace(space, sample=guarded_sample, parse=guarded_parse, file=path, file_hash=digest)
+    def guarded_starts(problem: Problem) -> Sequence[Genes]:
+        return _guard(path, "starts fails", lambda: list(starts(problem)))
+
+    return replace(
+        space,
+        sample=guarded_sample,
+        parse=guarded_parse,
+        starts=guarded_starts,
+        file=path,
+        file_hash=hashlib.sha256(source).hexdigest(),
+    )
 
 
 def _guard(path: Path, what: str, action: Callable[[], Result]) -> Result:
@@ -153,7 +163,8 @@ def check_space(space: Space, problem: Problem) -> None:
         try:
             _check_graph(space, problem, space.sample(FixedTrial(start), problem))
         except SpaceError as error:
-            raise _error(space, f"start {number}: {error}") from None
+            text = str(error).removeprefix(f"--space {space.file or space.name}: ")
+            raise _error(space, f"start {number}: {text}") from None
 
 
 def _error(space: Space, text: str) -> SpaceError:

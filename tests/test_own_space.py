@@ -194,6 +194,14 @@ NOT_FIT: dict[str, tuple[tuple[str, str], str]] = {
         ),
         r"gene 'units' is drawn twice in one trial",
     ),
+    "a start that is no draw": (
+        ("sample, parse)", 'sample, parse, lambda problem: [{"units": 4}, {"units": 9}])'),
+        r"start 1: sample fails: gene units is 9; it must be an integer 1\.\.8",
+    ),
+    "starts that fail": (
+        ("sample, parse)", "sample, parse, lambda problem: problem.starts)"),
+        r"starts fails: AttributeError",
+    ),
     "no gene": (('trial.suggest_int("units", 1, 8)', "4"), r"sample draws no gene"),
     "empty choice": (
         ('trial.suggest_int("units", 1, 8)', 'trial.suggest_int("units", 8, 1)'),
