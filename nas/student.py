@@ -54,9 +54,11 @@ class _FakeQuantise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
-        steps = torch.round(x / scale)
-        ctx.save_for_backward((steps >= low) & (steps <= high))
-        return steps.clamp_(low, high).mul_(scale)
+        steps = torch.div(x, scale).round_()
+        held = steps.clamp(low, high)
+        # In place and in floats: half the time of comparisons and a mask of truth values.
+        ctx.save_for_backward(steps.eq_(held))
+        return held.mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
