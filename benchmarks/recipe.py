@@ -96,7 +96,7 @@ VARIANTS = {
     "a quarter of the rows": Variant(rows=0.25),
     "8 bits": Variant(inner_bits(2)),
     "2 bits": Variant(inner_bits(0)),
-    "2 bits, scale from the largest weight": Variant(inner_bits(0), largest_weight_scale=True),
+    "2 bits scaled by the largest weight": Variant(inner_bits(0), largest_weight_scale=True),
 }
 
 
