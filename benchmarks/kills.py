@@ -147,12 +147,17 @@ def implied_front(run: Path) -> dict[str, float]:
         points = np.array([[-score, *(float(row[c]) for c in costs)] for row, score in entries])
         return [entry for entry, kept in zip(entries, undominated(points), strict=True) if kept]
 
-    members = front([(row, float(row["val_score"])) for row in rows])
-    retrained = []
-    for row, score in members:
-        again = [s for key, s in finals.items() if key.split()[0] == row["id"]]
-        retrained.append((row, max(again, default=score)))
-    return {row["id"]: score for row, score in front(retrained)}
+    def again(row: dict[str, str]) -> list[float]:
+        """Scores of the final trainings, or that of the search."""
+        keys = sorted(key for key in finals if key.split()[0] == row["id"])
+        return [finals[key] for key in keys] or [float(row["val_score"])]
+
+    members = front([(row, float(np.mean(again(row)))) for row in rows])
+    shipped = []
+    for row, mean in members:
+        apart = [round(abs(score - mean), 12) for score in again(row)]
+        shipped.append((row, again(row)[apart.index(min(apart))]))
+    return {row["id"]: score for row, score in front(shipped)}
 
 
 def judge_front(run: Path) -> str:

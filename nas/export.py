@@ -97,8 +97,7 @@ def _scores(
 ) -> dict[str, float]:
     """Score and 90 % interval on one split.
 
-    On validation the interval lies around the mean over seeds and is widened to hold the score:
-    the better of two seeds ships, and its score alone would promise too much.
+    On validation the interval lies around the mean over seeds and is widened to hold the score.
     """
     labels = task.y[task.rows(split)]
     value = metrics.score(metric, labels, predicted, task.classes)

@@ -1,13 +1,16 @@
 """The end of a search: members of the front are trained again, for longer and with more seeds.
 
-A search's scores are noisy and its best ones are flattered by having been chosen. The front that is
-exported is taken from trainings of `FINAL_FACTOR` times the search's steps, two for the best few,
-then one for every other member and a second one for as many as time allows. The better of the two
-on validation ships, and the interval counts the spread between seeds. A member that time did not
-reach keeps its training of the search, which the column `steps` of the front shows.
+A search's best scores are flattered by having been chosen: on a small validation split the first
+of a hundred is mostly luck (the winner's curse). So a score of the search only admits a candidate
+to a race. Whoever is on the front is trained again, `FINAL_FACTOR` times as long, and from then on
+the mean of these trainings stands for it, without the score that got it there; when a lucky one
+falls, those that it hid come up and are trained in turn. The best few go first. Of a candidate's
+trainings the one nearest to their mean ships, not the luckiest, and the interval counts the spread
+between seeds. A member that time did not reach keeps its training of the search, which the column
+`steps` of the front shows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -15,13 +18,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from nas.progress import Progress, clock
-from nas.recipe import FINAL_FACTOR
-from nas.rules import Rules, front_of, scored, training_seed
+from nas.recipe import FINAL_FACTOR, FINAL_SEEDS
+from nas.rules import Rules, front_of, training_seed
 from nas.run_folder import TrialRecord, read_json, write_atomic, write_json
 from nas.workers import MOST_DEATHS, Pool, Training, no_interrupt, train
 
-SEEDS = 2
-BEST = 4  # members that are trained twice before the rest is trained once
+BEST = 4  # members of the front that are a training ahead of the rest
 LEDGER = "finals.json"  # trained/finals.json: "<id> <repetition>" -> val_score
 _Job: TypeAlias = tuple[TrialRecord, int]  # a final training: the member and the repetition
 
@@ -34,18 +36,29 @@ class Finalist:
     scores: dict[int, float]
 
     @property
-    def best(self) -> int:
-        """The repetition that ships; 0 is the search's own training."""
-        return max(self.scores, key=lambda r: (self.scores[r], -r)) if self.scores else 0
+    def estimate(self) -> float:
+        """The mean of its final trainings, or without any the score of the search."""
+        if self.scores:
+            return sum(self.scores.values()) / len(self.scores)
+        assert self.record.val_score is not None
+        return self.record.val_score
+
+    @property
+    def shipped(self) -> int:
+        """The repetition nearest to the mean, the earliest of equals; 0 is the search's own."""
+        return min(
+            self.scores,
+            key=lambda r: (round(abs(self.scores[r] - self.estimate), 12), r),
+            default=0,
+        )
 
     @property
     def val_scores(self) -> list[float]:
         """Of all final trainings, the shipped one first; the search's own where there is none."""
         if not self.scores:
-            assert self.record.val_score is not None
-            return [self.record.val_score]
-        rest = [score for r, score in sorted(self.scores.items()) if r != self.best]
-        return [self.scores[self.best], *rest]
+            return [self.estimate]
+        rest = [score for r, score in sorted(self.scores.items()) if r != self.shipped]
+        return [self.scores[self.shipped], *rest]
 
     @property
     def length(self) -> int:
@@ -53,39 +66,39 @@ class Finalist:
         return FINAL_FACTOR if self.scores else 1
 
 
-def choose_finalists(rules: Rules, trained: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The front of the search, best score first."""
-    entries = scored(trained)
-    chosen = [trained[i] for i in front_of(rules, entries)]
-    return sorted(chosen, key=lambda r: -(r.val_score or 0.0))
-
-
 def train_finals(
     rules: Rules,
-    records: Sequence[TrialRecord],
+    trained: Sequence[TrialRecord],
     pool: Pool,
     run: Path,
     left_s: Callable[[], float],
     progress: Progress,
 ) -> list[Finalist]:
-    """Final trainings while time is left, in the order of `_order`.
+    """Final trainings while time is left and a member of the front has less than `FINAL_SEEDS`.
 
     What an earlier session finished is taken over.
+
+    Args:
+        trained: every network that the search trained.
+
+    Returns:
+        The front by estimates, the best first.
     """
-    ledger = _Ledger(run / "trained")
-    jobs = [job for job in _order(records) if not ledger.holds(job[0].id, job[1])]
+    race = _Race(rules, trained, _Ledger(run / "trained"))
     running: dict[Future[Any], _Job] = {}
-    total, slowest, deaths = len(jobs), 0.0, 0
-    while jobs or running:
-        lost: list[_Job] = []
+    slowest, deaths = 0.0, 0
+    while True:
+        broken = False
         # A training that cannot end in time is not begun.
-        while jobs and not lost and len(running) <= pool.count and left_s() > slowest:
-            job = jobs.pop(0)
+        while len(running) <= pool.count and left_s() > slowest and not broken:
+            job = race.next(running.values())
+            if job is None:
+                break
             try:
                 running[pool.submit(train, _training(rules, *job))] = job
             except BrokenProcessPool:  # a worker died since the last look
-                lost.append(job)
-        if not running and not lost:
+                broken = True
+        if not running and not broken:
             break
         finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
         for future in finished:
@@ -93,45 +106,66 @@ def train_finals(
                 job = running.pop(future)
                 try:
                     result = future.result()
-                except FloatingPointError:
-                    continue  # diverged: the member keeps what it has
+                except FloatingPointError:  # diverged, and would again
+                    race.given_up.append(job)
                 except (BrokenProcessPool, CancelledError):
-                    lost.append(job)
+                    broken = True
                 else:
                     slowest = max(slowest, result.train_s)
-                    ledger.add(job, result.model, result.val_score)
-        if lost:
+                    race.ledger.add(job, result.model, result.val_score)
+        if broken:
             deaths += 1
-            jobs[:0] = [*lost, *running.values()]
             running.clear()
             pool.replace()
         if deaths > MOST_DEATHS:
             progress.say(
                 f"final trainings: {deaths} worker processes were killed, probably for memory; the"
-                f" last {len(jobs)} are left out: use fewer --workers and --resume to make them"
+                " rest is left out: use fewer --workers and --resume to make them"
             )
             break
         if left_s() <= 0:
             break
-        _show(progress, total, total - len(jobs) - len(running), left_s())
-    return [Finalist(record, ledger.scores(record.id)) for record in records]
+        _show(progress, race.front(), left_s())
+    return race.front()
 
 
-def _order(records: Sequence[TrialRecord]) -> list[_Job]:
-    """First trainings of all but for the best few, whose second seed does not come last.
-
-    The best are what is picked most, and intervals need the spread between some seeds.
-    """
-    once = [(record, 1) for record in records]
-    again = [(record, r) for r in range(2, SEEDS + 1) for record in records]
-    return [*once[:BEST], *again[:BEST], *once[BEST:], *again[BEST:]]
-
-
-def _show(progress: Progress, total: int, done: int, left_s: float) -> None:
+def _show(progress: Progress, front: Sequence[Finalist], left_s: float) -> None:
+    ready = sum(len(member.scores) for member in front)
     progress.status(
-        f"final trainings  {done} of {total}"
+        f"final trainings  {ready} of {FINAL_SEEDS * len(front)} of today's front"
         + (f"  {clock(left_s)} left for them" if left_s < float("inf") else "")
     )
+
+
+class _Race:
+    """Who is on the front by what is known so far, and whose turn it is."""
+
+    def __init__(self, rules: Rules, trained: Sequence[TrialRecord], ledger: "_Ledger") -> None:
+        self.rules, self.trained, self.ledger = rules, trained, ledger
+        self.given_up: list[_Job] = []
+
+    def front(self) -> list[Finalist]:
+        """The front by estimates, the best first."""
+        every = [Finalist(record, self.ledger.scores(record.id)) for record in self.trained]
+        members = front_of(self.rules, [(f.record.cost, f.estimate) for f in every])
+        return sorted((every[i] for i in members), key=lambda f: (-f.estimate, f.record.number))
+
+    def next(self, running: Collection[_Job]) -> _Job | None:
+        """The next final training, or None when every member has had its share.
+
+        Whoever has the fewest comes first, the best members one training ahead of the rest.
+        """
+        begun = [(record.id, repetition) for record, repetition in (*running, *self.given_up)]
+        turns = []
+        for rank, member in enumerate(self.front()):
+            taken = {r for identity, r in begun if identity == member.record.id}
+            taken |= member.scores.keys()
+            left = set(range(1, FINAL_SEEDS + 1)) - taken
+            if left:
+                turns.append((len(taken) - (rank < BEST), rank, member.record, min(left)))
+        if not turns:
+            return None
+        return min(turns, key=lambda turn: turn[:2])[2:]
 
 
 def _training(rules: Rules, record: TrialRecord, repetition: int) -> Training:
@@ -141,8 +175,8 @@ def _training(rules: Rules, record: TrialRecord, repetition: int) -> Training:
 
 
 def shipped_file(run: Path, finalist: Finalist) -> Path:
-    """The file of the repetition that ships."""
-    return _model_file(run / "trained", finalist.record.id, finalist.best)
+    """The file of the training that ships."""
+    return _model_file(run / "trained", finalist.record.id, finalist.shipped)
 
 
 def _model_file(folder: Path, identity: str, repetition: int) -> Path:
@@ -170,6 +204,6 @@ class _Ledger:
     def scores(self, identity: str) -> dict[int, float]:
         return {
             r: self._scores[f"{identity} {r}"]
-            for r in range(1, SEEDS + 1)
+            for r in range(1, FINAL_SEEDS + 1)
             if self.holds(identity, r)
         }

@@ -14,7 +14,8 @@ SEARCH_STEPS = 700  # the accuracy of longer trainings was equal within seed noi
 SEARCH_EPOCHS = 40  # small sets overfit before they reach SEARCH_STEPS
 TEACHER_STEPS = 1200
 TEACHER_EPOCHS = 60
-FINAL_FACTOR = 2  # a front member is retrained for twice the steps of the search
+FINAL_FACTOR = 2  # a front member is retrained for twice the steps of the search,
+FINAL_SEEDS = 3  # with up to so many seeds
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,14 @@ from nas.brief import write_briefs
 from nas.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible
 from nas.errors import RunError, ToolMissing, UsageError
 from nas.export import export_front
-from nas.finals import Finalist, choose_finalists, shipped_file, train_finals
+from nas.finals import Finalist, shipped_file, train_finals
 from nas.integer import load_integer_model
 from nas.manifest import Options, now, open_manifest
 from nas.own_space import check_space
 from nas.profile import load_profile
 from nas.progress import Progress, clock
 from nas.report.page import write_report
-from nas.rules import OBJECTIVES, Rules, front_hypervolume, front_of
+from nas.rules import OBJECTIVES, Rules, front_hypervolume, front_of, scored
 from nas.run_folder import TrialRecord, locked, write_json
 from nas.scoring import Examined, examine
 from nas.search import EXPORT_S, EXPORT_S_PER_MEMBER, Clock, Search
@@ -185,20 +185,21 @@ class _Session:
         )
         self.records = search.study.records
         search.go(self.options.trials)
-        records = choose_finalists(self.rules, search.trained)
-        if not records:
+        trained = search.trained
+        if not trained:
             raise RunError(
                 f"{self.run}: no network was trained in {clock(self.clock.elapsed_s())}; give it"
                 " more --minutes and --resume"
             )
+        members = len(front_of(self.rules, scored(trained)))
         say(
-            f"search: {len(search.trained)} networks trained, {len(records)} on the front"
+            f"search: {len(trained)} networks trained, {members} on the front"
             f" ({clock(self.clock.elapsed_s())})"
         )
-        spared_s = EXPORT_S + EXPORT_S_PER_MEMBER * len(records) / self.options.workers
+        spared_s = EXPORT_S + EXPORT_S_PER_MEMBER * members / self.options.workers
         self.finalists = train_finals(
             self.rules,
-            records,
+            trained,
             workers,
             self.run,
             lambda: self.clock.left_s() - spared_s,

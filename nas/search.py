@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.budget import Priced, price
 from nas.progress import Progress, clock
-from nas.recipe import FINAL_FACTOR
+from nas.recipe import FINAL_FACTOR, FINAL_SEEDS
 from nas.rules import MOST_EXPORTED, Rules, front_hypervolume, nondominated, scored, training_seed
 from nas.run_folder import TrialRecord, summarise, write_atomic, write_trials
 from nas.space import Architecture, architecture_id
@@ -32,7 +32,7 @@ WRITE_EVERY = 10  # trainings after which trials.csv is brought up to date; stud
 EXPLORE_EVERY = 5  # of proposals in a row without a training, each fifth is drawn at random
 MOST_IDLE_ASKS = 400  # proposals in a row without a training: the space is used up
 MOST_FINALS = 0.5  # share of a run's time that final trainings may take,
-WELCOME_FINALS = 0.33  # and up to which second seeds are planned for
+WELCOME_FINALS = 0.33  # and up to which further seeds are planned for
 EXPORT_S = 15.0  # start of the verifying processes, report
 EXPORT_S_PER_MEMBER = 2.5
 
@@ -317,8 +317,8 @@ class Search:
 def reserved_s(rules: Rules, trained: Sequence[TrialRecord], workers: int, total_s: float) -> float:
     """Seconds to keep for the end: final trainings of today's front, export, verification, report.
 
-    The first final training of every member comes before a second one, which may not push the
-    finals beyond a third of the time; more than half of it they never take.
+    A first final training of every member may take up to half of the time, more of them up to a
+    third.
     """
     entries = scored(trained)
     seconds = [trained[i].train_s for i in nondominated(rules, entries)]
@@ -327,6 +327,6 @@ def reserved_s(rules: Rules, trained: Sequence[TrialRecord], workers: int, total
     members = min(len(seconds), MOST_EXPORTED)
     mean_s = sum(seconds) / len(seconds)
     once = FINAL_FACTOR * 1.1 * (members * mean_s / workers + max(seconds))
-    twice = once + min(once, max(0.0, total_s * WELCOME_FINALS - once))
-    finals: float = min(twice, total_s * MOST_FINALS)
+    more = min((FINAL_SEEDS - 1) * once, max(0.0, total_s * WELCOME_FINALS - once))
+    finals: float = min(once + more, total_s * MOST_FINALS)
     return finals + EXPORT_S + EXPORT_S_PER_MEMBER * members / workers
