@@ -79,7 +79,9 @@ def _notes(run: Run) -> list[tuple[str, str]]:
         (
             "Selection",
             "Only validation chose the networks. The test split was touched once, for the members "
-            "of this front. The best of many validation scores is flattering; trust the test.",
+            "of this front. The best of many validation scores is flattering, so members of the "
+            "front were trained again with other seeds, as far as time went; these trainings "
+            "decide, and the one nearest to their mean ships. Trust the test.",
         ),
         (
             "Hypervolume",
