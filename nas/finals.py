@@ -10,7 +10,7 @@ between seeds. A member that time did not reach keeps its training of the search
 `steps` of the front shows.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -101,18 +101,8 @@ def train_finals(
         if not running and not broken:
             break
         finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-        for future in finished:
-            with no_interrupt():  # a result that left `running` must reach the disk
-                job = running.pop(future)
-                try:
-                    result = future.result()
-                except FloatingPointError:  # diverged, and would again
-                    race.given_up.append(job)
-                except (BrokenProcessPool, CancelledError):
-                    broken = True
-                else:
-                    slowest = max(slowest, result.train_s)
-                    race.ledger.add(job, result.model, result.val_score)
+        seconds, died = _store(race, running, finished)
+        slowest, broken = max(slowest, seconds), broken or died
         if broken:
             deaths += 1
             running.clear()
@@ -127,6 +117,26 @@ def train_finals(
             break
         _show(progress, race.front(), left_s())
     return race.front()
+
+
+def _store(
+    race: "_Race", running: dict[Future[Any], _Job], finished: Iterable[Future[Any]]
+) -> tuple[float, bool]:
+    """Stores what has finished; seconds of the slowest, and whether a worker died."""
+    slowest, died = 0.0, False
+    for future in finished:
+        with no_interrupt():  # a result that left `running` must reach the disk
+            job = running.pop(future)
+            try:
+                result = future.result()
+            except FloatingPointError:  # diverged, and would again
+                race.given_up.append(job)
+            except (BrokenProcessPool, CancelledError):
+                died = True
+            else:
+                slowest = max(slowest, result.train_s)
+                race.ledger.add(job, result.model, result.val_score)
+    return slowest, died
 
 
 def _show(progress: Progress, front: Sequence[Finalist], left_s: float) -> None:
