@@ -99,9 +99,10 @@ def _scores(
 
     On validation the interval lies around the mean over seeds and is widened to hold the score.
     """
-    labels = task.y[task.rows(split)]
+    rows = task.rows(split)
+    labels, groups = task.y[rows], None if task.group is None else task.group[rows]
     value = metrics.score(metric, labels, predicted, task.classes)
-    sampling = metrics.sampling_error(metric, labels, predicted, task.classes)
+    sampling = metrics.sampling_error(metric, labels, predicted, task.classes, groups)
     centre = float(np.mean(finalist.val_scores)) if split == "val" else value
     low, high = metrics.interval(centre, sampling, deviation or 0.0)
     return {

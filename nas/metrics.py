@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ Labels: TypeAlias = NDArray[np.int64]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 Z_90 = 1.6449  # two-sided 90 % of a normal distribution
 RESAMPLES = 300
+FEWEST_GROUPS = 5  # that are resampled as such
 
 
 def _confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.float64]:
@@ -50,10 +51,30 @@ def score(metric: Metric, labels: Labels, predicted: Labels, classes: int) -> fl
     return _SCORES[metric](_confusion(labels, predicted, classes))
 
 
-def sampling_error(metric: Metric, labels: Labels, predicted: Labels, classes: int) -> float:
-    """Standard error of `score` from the finite sample: a bootstrap over rows, seeded."""
+def sampling_error(
+    metric: Metric,
+    labels: Labels,
+    predicted: Labels,
+    classes: int,
+    groups: NDArray[Any] | None = None,
+) -> float:
+    """Standard error of `score` from the finite sample: a seeded bootstrap.
+
+    Rows of one person are alike, so whole groups are drawn where there are `FEWEST_GROUPS` of them;
+    with fewer, a bootstrap of groups would say nothing, and that of rows, which is taken then, says
+    too little.
+
+    Args:
+        groups: (n,) subject or site of each row.
+    """
     rng = np.random.default_rng(0)
-    picks = rng.integers(0, len(labels), (RESAMPLES, len(labels)))
+    names, member = np.unique(np.zeros(0) if groups is None else groups, return_inverse=True)
+    if len(names) < FEWEST_GROUPS:
+        picks = list(rng.integers(0, len(labels), (RESAMPLES, len(labels))))
+    else:
+        rows_of = [np.flatnonzero(member == group) for group in range(len(names))]
+        drawn = rng.integers(0, len(names), (RESAMPLES, len(names)))
+        picks = [np.concatenate([rows_of[group] for group in draw]) for draw in drawn]
     scores = [score(metric, labels[rows], predicted[rows], classes) for rows in picks]
     return float(np.std(scores, ddof=1))
 

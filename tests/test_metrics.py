@@ -65,6 +65,21 @@ def test_sampling_error(metric: Metric) -> None:
     assert sampling_error(metric, true, true, 2) == 0.0
 
 
+def test_sampling_error_of_people() -> None:
+    """Ten rows a person, who is recognised always or never: ten people, not a hundred rows."""
+    true = np.tile(labels(0, 1), 50)
+    person = np.repeat(np.arange(10), 10)
+    guess = np.where(person < 7, true, 1 - true)
+    by_row = sampling_error("accuracy", true, guess, 2)
+    assert by_row == pytest.approx(math.sqrt(0.7 * 0.3 / 100), rel=0.15)
+    by_person = sampling_error("accuracy", true, guess, 2, person)
+    assert by_person == pytest.approx(math.sqrt(0.7 * 0.3 / 10), rel=0.15)
+    names = np.array([f"p{i}" for i in person])
+    assert sampling_error("accuracy", true, guess, 2, names) == by_person
+    few = np.repeat(np.arange(4), 25)  # too few to resample as such
+    assert sampling_error("accuracy", true, guess, 2, few) == by_row
+
+
 def test_interval() -> None:
     assert pytest.approx(statistics.NormalDist().inv_cdf(0.95), abs=1e-4) == Z_90
     assert interval(0.7, 0.0, 0.0) == (0.7, 0.7)

@@ -73,7 +73,8 @@ def _notes(run: Run) -> list[tuple[str, str]]:
         ("Score", f"{metric}, higher is better. 1 KB is 1,024 bytes."),
         (
             "Intervals",
-            "90\u00a0%: they count both the finite number of rows (resampling the rows) and the "
+            "90\u00a0%: they count both the finite sample (resampling its rows, or whole persons "
+            "or sites where the data name 5 or more) and the "
             f"luck of training (repeated seeds).{seeds}",
         ),
         (
