@@ -51,6 +51,12 @@ def score(metric: Metric, labels: Labels, predicted: Labels, classes: int) -> fl
     return _SCORES[metric](_confusion(labels, predicted, classes))
 
 
+def best_guess(metric: Metric, labels: Labels, classes: int) -> float:
+    """The best score of a constant answer."""
+    answers = [np.full(len(labels), label, np.int64) for label in range(classes)]
+    return max(score(metric, labels, answer, classes) for answer in answers)
+
+
 def sampling_error(
     metric: Metric,
     labels: Labels,

@@ -44,6 +44,7 @@ from nas.teacher import (
     member_file,
     read_answers,
     teacher_hash,
+    warning,
     write_answers,
 )
 from nas.verify import Verification, require_equal, verify_run
@@ -161,6 +162,7 @@ class _Session:
         self.finalists: list[Finalist] = []
         self.front: list[Finalist] = []
         self.examined: list[Examined] = []
+        self.notes: list[str] = []
 
     def search(self, workers: Pool, onnx: bytes | None) -> None:
         """Everything that needs training processes."""
@@ -176,6 +178,11 @@ class _Session:
                 f"teacher: {self.rules.metric} {teacher.val_score:.4f} on validation"
                 f" ({clock(self.clock.elapsed_s())})"
             )
+            labels = self.task.y[self.task.rows("val")]
+            useless = warning(teacher, self.rules.metric, labels, self.task.classes)
+            if useless is not None:
+                self.notes.append(useless)
+                say(f"warning: {useless}")
             self.manifest["teacher"] = teacher.to_json()
             self.rules = replace(self.rules, teacher=teacher.file)
         else:
@@ -311,7 +318,7 @@ class _Session:
     ) -> None:
         counts: list[str] = [record.status for record in self.records]
         statuses = ("trained", "duplicate", "infeasible", "failed")
-        notes: list[str] = []
+        notes = list(self.notes)
         if self.options.verify and importlib.util.find_spec("tflite_micro") is None:
             notes.append("TFLM has no wheels for this platform: candidates stay unverified")
         if deviation is None:

@@ -304,11 +304,11 @@ class Search:
             self._shown_size = len(entries)
             self._hypervolume = front_hypervolume(self.rules, entries)
         counts = [r.status for r in self.study.records]
-        best = max((score for _, score in entries), default=0.0)
+        best = f"{max(score for _, score in entries):.4f}" if entries else "-"
         left = self.clock.left_s()
         self.progress.status(
             f"search  {len(trained)} trained  {counts.count('infeasible')} refused"
-            f"  {counts.count('duplicate')} duplicates  best {self.rules.metric} {best:.4f}"
+            f"  {counts.count('duplicate')} duplicates  best {self.rules.metric} {best}"
             f"  hypervolume {self._hypervolume:.4f}  {clock(self.clock.elapsed_s())} gone"
             + (f"  {clock(left)} left" if left < float("inf") else "")
         )

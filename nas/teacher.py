@@ -22,6 +22,7 @@ from nas.run_folder import write_atomic
 from nas.task import Task
 
 MEMBERS = 3
+USELESS = 0.1  # share of the way from guessing to perfect below which a teacher is warned of
 VERSION = 3  # of everything below: raise it when a change makes another teacher of the same data
 
 
@@ -86,6 +87,20 @@ def log_softmax(x: NDArray[np.float32]) -> NDArray[np.float32]:
     shifted = x - x.max(-1, keepdims=True)
     result: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return result.astype(np.float32)
+
+
+def warning(
+    teacher: Teacher, metric: Metric, labels: NDArray[np.int64], classes: int
+) -> str | None:
+    """What to say of a teacher that has learnt nothing, judged on validation; None of another."""
+    guess = metrics.best_guess(metric, labels, classes)
+    if teacher.val_score >= guess + USELESS * (1 - guess):
+        return None
+    return (
+        f"the teacher scores {teacher.val_score:.3f} on validation, and always naming one class"
+        f" {guess:.3f}: it has learnt nothing that holds for other rows; look at labels, groups and"
+        " offsets between them, or add --no-distil"
+    )
 
 
 def cache_folder() -> Path:

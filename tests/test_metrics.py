@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas.metrics import METRICS, Z_90, Metric, interval, pooled_deviation, sampling_error, score
+from nas.metrics import (
+    METRICS,
+    Z_90,
+    Metric,
+    best_guess,
+    interval,
+    pooled_deviation,
+    sampling_error,
+    score,
+)
 
 
 def labels(*values: int) -> Any:
@@ -63,6 +72,13 @@ def test_sampling_error(metric: Metric) -> None:
     assert error == sampling_error(metric, true, guess, 2)
     assert sampling_error(metric, true[:100], guess[:100], 2) > 1.5 * error
     assert sampling_error(metric, true, true, 2) == 0.0
+
+
+def test_the_best_guess() -> None:
+    true = labels(0, 0, 0, 1)
+    assert best_guess("accuracy", true, 2) == 0.75
+    assert best_guess("balanced_accuracy", true, 2) == 0.5
+    assert best_guess("macro_f1", true, 2) == pytest.approx((2 * 3 / 7) / 2)
 
 
 def test_sampling_error_of_people() -> None:

@@ -28,6 +28,7 @@ from nas.teacher import (
     get_teacher,
     log_softmax,
     teacher_hash,
+    warning,
 )
 from nas.teacher_training import run_onnx, teacher_graph, train_member
 
@@ -210,6 +211,17 @@ def test_a_member_answers_for_every_copy_and_split(
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     assert (first.val != other.val).any()
     assert (first.bank[0].argmax(1) == bench.labels["train"]).mean() > 0.7
+
+
+def test_a_teacher_that_has_learnt_nothing_is_warned_of() -> None:
+    labels = np.array([0, 0, 0, 1, 2], np.int64)
+    guess, wise = (Teacher("ensemble", "h", Path("f"), s, 0.0, 1) for s in (0.63, 0.65))
+    text = warning(guess, "accuracy", labels, 3)
+    assert (
+        text is not None and "scores 0.630 on validation, and always naming one class 0.6" in text
+    )
+    assert warning(wise, "accuracy", labels, 3) is None
+    assert warning(guess, "balanced_accuracy", labels, 3) is None
 
 
 # ---------------------------------------------------------------- the user's own model

@@ -86,7 +86,8 @@ def _sentence_best(run: Run) -> str:
     beside = ""
     if number(teacher) is not None:
         kind = dig(run.manifest, "teacher", "kind")
-        beside = f" The {esc(kind)} teacher reaches {percent(teacher)}."
+        test = dig(run.manifest, "teacher", "test_score")
+        beside = f" The {esc(kind)} teacher reaches {percent(teacher)} and {percent(test)}."
     value = best.values
     return (
         f"The best one, {candidate_link(best)}, reaches <b>{percent(value['val_score'])}</b> "

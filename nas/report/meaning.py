@@ -61,10 +61,10 @@ def meaning(run: Run) -> str:
 def _notes(run: Run) -> list[tuple[str, str]]:
     deviation = number(run.manifest.get("seed_deviation"))
     seeds = (
-        f" Between trainings of one network the score varied by "
-        f"{100 * deviation:.2f} percentage points (standard deviation)."
+        "and the luck of training (repeated seeds). Between trainings of one network the score "
+        f"varied by {100 * deviation:.2f} percentage points (standard deviation)."
         if deviation is not None
-        else ""
+        else "alone: no network was trained twice, so the luck of training is not in them."
     )
     budgets = run.budgets
     limit = "the limit" if budgets.latency_is_limit else "a yardstick, no limit"
@@ -73,9 +73,8 @@ def _notes(run: Run) -> list[tuple[str, str]]:
         ("Score", f"{metric}, higher is better. 1 KB is 1,024 bytes."),
         (
             "Intervals",
-            "90\u00a0%: they count both the finite sample (resampling its rows, or whole persons "
-            "or sites where the data name 5 or more) and the "
-            f"luck of training (repeated seeds).{seeds}",
+            "90\u00a0%: they count the finite sample (resampling its rows, or whole persons "
+            f"or sites where the data name 5 or more) {seeds}",
         ),
         (
             "Selection",

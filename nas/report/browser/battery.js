@@ -12,7 +12,7 @@
     : `${number(ampere * 1e3)} mA`);
   function duration(hours) {
     if (hours >= 2 * HOURS_PER_YEAR) return `${number(hours / HOURS_PER_YEAR, 2)} years`;
-    return hours >= 48 ? `${number(hours / 24, 2)} days` : `${number(hours, 2)} hours`;
+    return hours >= 48 ? `${number(hours / 24, 3)} days` : `${number(hours, 2)} hours`;
   }
 
   function draw() {
