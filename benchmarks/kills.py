@@ -201,6 +201,11 @@ def is_worker(process: int) -> bool:
         return False
 
 
+def hear_ctrl_c() -> None:
+    """Undoes that what a shell starts in the background ignores Ctrl-C, and so its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Session:
     """One start of the command, and what can be seen of it from outside."""
 
@@ -215,6 +220,7 @@ class Session:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=hear_ctrl_c,
                 env=os.environ | {"NAS_CACHE_DIR": str(run.with_name(run.name + "-cache"))},
             )
         self.began_s = time.monotonic()

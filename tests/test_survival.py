@@ -19,6 +19,7 @@ import pytest
 from optuna.trial import TrialState
 from test_end_to_end import World, table
 from test_search import (
+    SEEDS,
     FakePool,
     Point,
     final_score,
@@ -34,7 +35,8 @@ from nas import run as run_module
 from nas import search, verify
 from nas.errors import DataError, RunError
 from nas.progress import Progress
-from nas.rules import OBJECTIVES
+from nas.recipe import FINAL_SEEDS
+from nas.rules import OBJECTIVES, training_seed
 from nas.search import Clock, Search
 from nas.study import Study, default_storage, open_study
 from nas.task import load_task
@@ -192,13 +194,14 @@ def test_finals_go_on_after_a_kill(
     assert len(held) == (3 if complete else 2)
     again = FakePool(final_score)
     finalists = finals(again, tmp_path)
-    assert len(again.jobs) == 6 - len(held) and len(on_disk(tmp_path)) == 6
+    total = 3 * FINAL_SEEDS
+    assert len(again.jobs) == total - len(held) and len(on_disk(tmp_path)) == total
     for finalist in finalists:
         for repetition, value in finalist.scores.items():
             file = tmp_path / "trained" / f"{finalist.record.id}.{repetition}.npz"
-            seed = int(file.read_text().split()[1])
-            assert value == 0.6 + seed % 7 / 100
-    assert [set(f.scores) for f in finalists] == [{1, 2}] * 3
+            assert file.read_text() == f"final {training_seed(0, finalist.record.id, repetition)}"
+            assert value == pytest.approx(finalist.estimate, abs=0.007)
+    assert [set(f.scores) for f in finalists] == [SEEDS] * 3
 
 
 # ---------------------------------------------------------------- the teacher
@@ -345,6 +348,7 @@ def test_workers_end_with_their_parent(end: signal.Signals, tmp_path: Path) -> N
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=kills.hear_ctrl_c,
     )
     assert parent.stdout is not None
     workers = [int(parent.stdout.readline()) for _ in range(2)]
