@@ -289,10 +289,18 @@ class _Session:
             )
 
         show()
+        killed: BrokenProcessPool | None = None
         for future in as_completed(futures):
-            members[futures[future]] = future.result()
-            write_answers(files[futures[future]], future.result())
+            try:
+                answers = future.result()
+            except BrokenProcessPool as error:  # what the others finished is kept first
+                killed = error
+                continue
+            members[futures[future]] = answers
+            write_answers(files[futures[future]], answers)
             show()
+        if killed is not None:
+            raise killed
         return [members[i] for i in range(MEMBERS)]
 
     def finish(self) -> None:
