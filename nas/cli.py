@@ -153,7 +153,7 @@ def _guarded(action: Callable[[], int]) -> int:
         return 1
     except KeyboardInterrupt:
         print(
-            "stopped: all that was finished is kept; go on with the same command and --resume",
+            "stopped: what was finished is kept; go on with the same command and --resume",
             file=sys.stderr,
         )
         return INTERRUPTED

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nas.windows import Cut
 
 MOST_GROUPS = 20  # that the table shows
+FEWEST_GROUPS = 3  # in validation or test, below which a note says so
 
 EPILOG = """\
 examples:
@@ -232,6 +233,8 @@ def _print_classes(made: "Import") -> None:
     assert task.group is not None
     rows = []
     for code, split in enumerate(SPLITS):
+        if code and (groups := len(np.unique(task.group[task.split == code]))) < FEWEST_GROUPS:
+            print(f"note: {split} is {groups} of the groups: its score says little of others")
         inside = task.split == code
         counts = np.bincount(task.y[inside], minlength=task.classes)
         groups = len(np.unique(task.group[inside]))
@@ -249,7 +252,7 @@ def _print_classes(made: "Import") -> None:
     more = len(np.unique(task.group)) - MOST_GROUPS
     if more > 0:
         print(f"and {more:,} more groups")
-    source = "as given" if "split" in made.arrays else "made by whole groups, as a search makes it"
+    source = "as given" if made.split_given else "made by whole groups, as a search would"
     print(f"split: {source}")
     if made.group_kind in ("recording", "block"):
         print(
@@ -257,5 +260,7 @@ def _print_classes(made: "Import") -> None:
             " two splits, --group keeps them in one"
         )
     for code, split in enumerate(SPLITS):
+        if code and (groups := len(np.unique(task.group[task.split == code]))) < FEWEST_GROUPS:
+            print(f"note: {split} is {groups} of the groups: its score says little of others")
         for label in np.setdiff1d(np.arange(task.classes), task.y[task.split == code]):
             print(f"note: class {task.class_names[label]} has no window in {split}")

@@ -40,6 +40,7 @@ class Import:
         arrays: the data file's, by key.
         task: the same as a search would load it, with its split.
         group_kind: what a group is: a column or field of the user's, a recording, or a block.
+        split_given: whether the recordings name the split; else it was made, by whole groups.
     """
 
     arrays: dict[str, NDArray[Any]]
@@ -53,6 +54,7 @@ class Import:
     rows: int
     repeated_rows: int
     group_kind: str
+    split_given: bool
     incomplete: list[str]
 
 
@@ -88,9 +90,11 @@ def import_recordings(
         progress.status(f"windows  {number} of {len(whole)} recordings")
         parts.append((recording, cut_recording(recording, columns.sensors, rates, cut, counts)))
     arrays, group_kind = _arrays(parts, columns, cut, rates, counts)
+    task, split_given = _checked(arrays, name), "split" in arrays
+    arrays["split"] = task.split  # in the file, so that other programs score the same rows
     return Import(
         arrays=arrays,
-        task=_checked(arrays, name),
+        task=task,
         rates=rates,
         counts=counts,
         files=len(files),
@@ -100,6 +104,7 @@ def import_recordings(
         rows=sum(r.rows for r in recordings),
         repeated_rows=sum(r.repeated_rows for r in recordings),
         group_kind=group_kind,
+        split_given=split_given,
         incomplete=incomplete,
     )
 

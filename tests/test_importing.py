@@ -86,7 +86,8 @@ def test_a_folder_of_files(folder: Path, run: Import) -> None:
     arrays = run.arrays
     assert arrays["modality_accel"].shape == (50, 10, 2)
     assert arrays["modality_accel"].dtype == np.float32
-    assert arrays["class_names"].tolist() == ["rest", "walk"] and "split" not in arrays
+    assert arrays["class_names"].tolist() == ["rest", "walk"]
+    assert arrays["split"].tolist() == load_task(run.out).split.tolist()
     assert arrays["group"].tolist() == np.repeat([f"p{i}" for i in range(5)], 10).tolist()
     assert arrays["y"].tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1] * 5
     held = frame(3)[["ax", "ay"]].to_numpy(np.float32)
@@ -109,6 +110,8 @@ def test_a_dry_run_says_all_and_writes_nothing(folder: Path, run: Import) -> Non
     assert sorted(folder.parent.rglob("*")) == before
     assert "windows of 1 s every 0.5 s: 90 kept" in seen and "5 mixed labels" in seen
     assert "none given, so each recording is one" in seen
+    assert "note: val is 1 of the groups" in seen and "note: test is 1 of the groups" in seen
+    assert "note: train" not in seen
     assert "dry run: nothing written" in seen and " 90 windows in " in seen
     rows = [line.split() for line in seen.splitlines()]
     splits = {row[0]: row[1:] for row in rows if row and row[0] in ("train", "val", "test")}
