@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
@@ -288,17 +288,19 @@ class _Session:
                 f"teacher  {len(members)} of {MEMBERS} members trained  {gone} gone"
             )
 
-        show()
         killed: BrokenProcessPool | None = None
-        for future in as_completed(futures):
-            try:
-                answers = future.result()
-            except BrokenProcessPool as error:  # what the others finished is kept first
-                killed = error
-                continue
-            members[futures[future]] = answers
-            write_answers(files[futures[future]], answers)
-            show()
+        pending = set(futures)
+        while pending:
+            show()  # every second, for the clock
+            done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in done:
+                try:
+                    answers = future.result()
+                except BrokenProcessPool as error:  # what the others finished is kept first
+                    killed = error
+                else:
+                    members[futures[future]] = answers
+                    write_answers(files[futures[future]], answers)
         if killed is not None:
             raise killed
         return [members[i] for i in range(MEMBERS)]
