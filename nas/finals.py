@@ -115,8 +115,8 @@ def train_finals(
             break
         if left_s() <= 0:
             break
-        _show(progress, race.front(), left_s())
-    return race.front()
+        _show(progress, race.front, left_s())
+    return race.front
 
 
 def _store(
@@ -135,7 +135,7 @@ def _store(
                 died = True
             else:
                 slowest = max(slowest, result.train_s)
-                race.ledger.add(job, result.model, result.val_score)
+                race.store(job, result.model, result.val_score)
     return slowest, died
 
 
@@ -148,14 +148,24 @@ def _show(progress: Progress, front: Sequence[Finalist], left_s: float) -> None:
 
 
 class _Race:
-    """Who is on the front by what is known so far, and whose turn it is."""
+    """Who is on the front by what is known so far, and whose turn it is.
+
+    Attributes:
+        front: by estimates, the best first; made anew with each score only, as it takes seconds
+            where hundreds of networks do not dominate each other.
+    """
 
     def __init__(self, rules: Rules, trained: Sequence[TrialRecord], ledger: "_Ledger") -> None:
         self.rules, self.trained, self.ledger = rules, trained, ledger
         self.given_up: list[_Job] = []
+        self.front = self._front()
 
-    def front(self) -> list[Finalist]:
-        """The front by estimates, the best first."""
+    def store(self, job: _Job, model: bytes, val_score: float) -> None:
+        """A final training that has ended."""
+        self.ledger.add(job, model, val_score)
+        self.front = self._front()
+
+    def _front(self) -> list[Finalist]:
         every = [Finalist(record, self.ledger.scores(record.id)) for record in self.trained]
         members = front_of(self.rules, [(f.record.cost, f.estimate) for f in every])
         return sorted((every[i] for i in members), key=lambda f: (-f.estimate, f.record.number))
@@ -167,7 +177,7 @@ class _Race:
         """
         begun = [(record.id, repetition) for record, repetition in (*running, *self.given_up)]
         turns = []
-        for rank, member in enumerate(self.front()):
+        for rank, member in enumerate(self.front):
             taken = {r for identity, r in begun if identity == member.record.id}
             taken |= member.scores.keys()
             left = set(range(1, FINAL_SEEDS + 1)) - taken
