@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 
 from nas import reference, runtimes
-from nas.errors import Mismatch, NasError, RunError, ToolMissing
+from nas.errors import Mismatch, RunError, ToolMissing
 from nas.integer import load_integer_model
 from nas.numerics import Int8, Rounding
 from nas.run_folder import read_front, read_json, write_front, write_json
 from nas.task import Task
-from nas.workers import MOST_DEATHS, DataSource, end_with_parent, pool
+from nas.workers import MOST_DEATHS, DataSource, pool, prepared
 
 INPUTS = 256
 MUST_BE_EQUAL = ("model_integer.onnx", "tflm", "litert")
@@ -178,26 +178,8 @@ def _check(folder: Path, run: _Run, inputs: dict[str, Int8], expected: Int8) -> 
     )
 
 
-class _Process:
-    """What a verifying process holds."""
-
-    inputs: dict[str, Int8] | None = None
-    refusal: NasError | None = None
-
-
-def _start(source: DataSource) -> None:
-    end_with_parent()
-    try:
-        _Process.inputs = verification_inputs(source.load())
-    except NasError as error:  # the file was replaced a moment ago
-        _Process.refusal = error
-
-
 def _verify(folder: Path) -> Verification:
-    if _Process.refusal is not None:
-        raise _Process.refusal
-    assert _Process.inputs is not None
-    return verify_candidate(folder, _Process.inputs)
+    return verify_candidate(folder, prepared())
 
 
 def verify_run(
@@ -237,7 +219,7 @@ def _verify_all(
     """Verifies candidates in processes and writes each one's verification.json."""
     results: list[Verification] = []
     deaths = 0
-    with pool(max(1, min(workers, len(folders))), source, _start) as processes:
+    with pool(max(1, min(workers, len(folders))), source, verification_inputs) as processes:
         while len(results) < len(folders):
             try:
                 futures = [processes.submit(_verify, f) for f in folders[len(results) :]]

@@ -71,28 +71,44 @@ class Training:
     seed: int
 
 
-class _Worker:
-    """State of one worker process, set once by `_start`."""
+class _Process:
+    """State of one process of a pool, set once by `_start`."""
 
-    bench: Any = None
+    prepared: Any = None
+    refusal: NasError | None = None  # of the data; raised by each job, as a process cannot be asked
     teacher: tuple[Path, NDArray[np.float32]] | None = None
-    refusal: NasError | None = None  # of the data; raised by each job, as a worker cannot be asked
 
 
-def _start(source: DataSource) -> None:
-    end_with_parent()
+def _start(source: DataSource, prepare: Callable[[Task], Any]) -> None:
+    _end_with_parent()
+    try:
+        _Process.prepared = prepare(source.load())
+    except NasError as error:  # the file was replaced since the run began
+        _Process.refusal = error
+
+
+def prepared() -> Any:
+    """What the pool's `prepare` made of the task in this process.
+
+    Raises:
+        NasError: the data could not be loaded again.
+    """
+    if _Process.refusal is not None:
+        raise _Process.refusal
+    return _Process.prepared
+
+
+def _bench(task: Task) -> Any:
+    """What training needs of a task: an `evaluate.Bench`."""
     import torch
 
     from nas.evaluate import prepare
 
     torch.set_num_threads(1)
-    try:
-        _Worker.bench = prepare(source.load(), BANK_SEED)
-    except NasError as error:  # the file was replaced since the run began
-        _Worker.refusal = error
+    return prepare(task, BANK_SEED)
 
 
-def end_with_parent() -> None:
+def _end_with_parent() -> None:
     """Ends this process as soon as its parent has ended, even by `kill -9`.
 
     An idle worker of a pool would wait for ever, and a busy one would end its training first.
@@ -107,36 +123,30 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _bench() -> Any:
-    if _Worker.refusal is not None:
-        raise _Worker.refusal
-    return _Worker.bench
-
-
 def train_member(metric: Metric, seed: int) -> Any:
     """`teacher.Answers` of one member of the ensemble, trained in a worker."""
     from nas import teacher_training
 
-    return teacher_training.train_member(_bench(), metric, seed)
+    return teacher_training.train_member(prepared(), metric, seed)
 
 
 def ask_onnx(path: str) -> Any:
     """`teacher.Answers` of the user's own model, run in a worker."""
     from nas import teacher_training
 
-    return teacher_training.run_onnx(_bench(), path)
+    return teacher_training.run_onnx(prepared(), path)
 
 
 def train(training: Training) -> Any:
     """A `Trained` student, trained in a worker."""
     from nas.evaluate import train_student
 
-    bench, teacher = _bench(), None
+    bench, teacher = prepared(), None
     if training.teacher is not None:
-        if _Worker.teacher is None or _Worker.teacher[0] != training.teacher:
+        if _Process.teacher is None or _Process.teacher[0] != training.teacher:
             with np.load(training.teacher, allow_pickle=False) as held:
-                _Worker.teacher = (training.teacher, held["bank"])
-        teacher = _Worker.teacher[1]
+                _Process.teacher = (training.teacher, held["bank"])
+        teacher = _Process.teacher[1]
     recipe = student_recipe(
         len(bench.training.labels),
         any(sensor.kind == "vector" for sensor in bench.problem.sensors),
@@ -163,20 +173,20 @@ def examine_model(file: Path, metric: Metric) -> Any:
     from nas.integer import load_integer_model
     from nas.scoring import examine
 
-    return examine(_bench().task, load_integer_model(file), metric)
+    return examine(prepared().task, load_integer_model(file), metric)
 
 
 class Pool:
     """A pool of processes that survives Ctrl-C, and can be replaced when one of them is killed.
 
     Args:
-        start: called with `source` in each process before its first job.
+        prepare: called with the task in each process; its jobs find the result in `prepared()`.
     """
 
     def __init__(
-        self, count: int, source: DataSource, start: Callable[[DataSource], None] = _start
+        self, count: int, source: DataSource, prepare: Callable[[Task], Any] = _bench
     ) -> None:
-        self.count, self._source, self._start = count, source, start
+        self.count, self._source, self._prepare = count, source, prepare
         self._executor = self._spawn()
 
     def _spawn(self) -> ProcessPoolExecutor:
@@ -186,8 +196,8 @@ class Pool:
         return ProcessPoolExecutor(
             self.count,
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=self._start,
-            initargs=(self._source,),
+            initializer=_start,
+            initargs=(self._source, self._prepare),
         )
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
@@ -213,11 +223,9 @@ class Pool:
 
 
 @contextmanager
-def pool(
-    count: int, source: DataSource, start: Callable[[DataSource], None] = _start
-) -> Iterator[Pool]:
+def pool(count: int, source: DataSource, prepare: Callable[[Task], Any] = _bench) -> Iterator[Pool]:
     """A `Pool` that ends with the block, whatever happens in it."""
-    workers = Pool(count, source, start)
+    workers = Pool(count, source, prepare)
     try:
         yield workers
     finally:

@@ -324,13 +324,14 @@ def test_a_killed_verification_is_made_again(
 # A parent with two workers that have begun a long job; argv[1] says how it ends.
 PARENT = """
 import os, signal, sys, time
-from nas.workers import DataSource, end_with_parent, pool
-def start(source): end_with_parent()
+from nas.workers import pool
+class Nothing:
+    def load(self): return None
 def job(seconds):
     print(os.getpid(), flush=True)
     time.sleep(seconds)
 if __name__ == "__main__":
-    with pool(2, DataSource(None, None, None, ""), start) as workers:
+    with pool(2, Nothing(), id) as workers:
         futures = [workers.submit(job, 60) for _ in range(2)]
         futures[0].result()
 """
