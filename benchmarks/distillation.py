@@ -9,7 +9,6 @@ both trainings of a seed begin with the same weights and see the same batches.
 """
 
 import argparse
-import csv
 import json
 from collections.abc import Sequence
 from concurrent.futures import as_completed
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import METRICS, Rows
 from scipy import stats
 
 from nas import metrics
@@ -27,11 +27,11 @@ from nas.scoring import classify_split
 from nas.space import FixedTrial, architecture_id, problem_of
 from nas.task import Task, load_task
 from nas.teacher import MEMBERS, Teacher, average, get_teacher, teacher_hash
-from nas.workers import DataSource, Pool, Training, pool, train, train_member
+from nas.validation import judging
+from nas.workers import DataSource, Pool, Training, bench, pool, train, train_member
 from search_spaces import SPACES
 
 COLUMNS = ("data", "seed", "distilled", "id", "metric", "val_score", "test_score")
-METRICS: dict[str, Metric] = {"coswara_voice": "balanced_accuracy"}
 
 
 def teacher_of(task: Task, metric: Metric, workers: Pool) -> Teacher:
@@ -41,10 +41,12 @@ def teacher_of(task: Task, metric: Metric, workers: Pool) -> Teacher:
         futures = [workers.submit(train_member, metric, i) for i in range(MEMBERS)]
         return average([future.result() for future in futures])
 
-    return get_teacher(task, metric, teacher_hash(task, metric, 0, None), "ensemble", ask)
+    judged = judging(task, "split")
+    identity = teacher_hash(task, judged.kind, metric, 0, None)
+    return get_teacher(task, judged, metric, identity, "ensemble", ask)
 
 
-def measure(path: Path, seeds: int, done: set[tuple[str, str, str]], models: Path) -> Any:
+def measure(path: Path, seeds: int, done: Rows, models: Path) -> Any:
     """Yields one row for each training that is not done."""
     task = load_task(str(path))
     metric = METRICS.get(path.stem, "accuracy")
@@ -52,13 +54,13 @@ def measure(path: Path, seeds: int, done: set[tuple[str, str, str]], models: Pat
     space = SPACES["conv"]
     architecture = space.sample(FixedTrial(space.starts(problem)[0]), problem)
     source = DataSource(None, str(path), task.names, task.data_hash)
-    with pool(2, source) as workers:
+    with pool(2, source, bench("split")) as workers:
         teacher = teacher_of(task, metric, workers)
         print(f"{path.stem}: teacher {teacher.val_score:.4f} {teacher.test_score:.4f}", flush=True)
         futures = {}
         for seed in range(seeds):
             for distilled in (True, False):
-                if (path.stem, str(seed), str(distilled)) in done:
+                if done.has(path.stem, seed, distilled):
                     continue
                 file = teacher.file if distilled else None
                 start = training_seed(seed, "distillation", 0)
@@ -117,18 +119,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     chosen.models.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = (
-        list(csv.DictReader(chosen.csv.open())) if chosen.csv.exists() else []
-    )
-    done = {(str(r["data"]), str(r["seed"]), str(r["distilled"])) for r in rows}
+    rows = Rows(chosen.csv, COLUMNS, ("data", "seed", "distilled"))
     for path in chosen.data:
-        for row in measure(path, chosen.seeds, done, chosen.models):
-            rows.append(row)
+        for row in measure(path, chosen.seeds, rows, chosen.models):
+            rows.add(row)
             print(row, flush=True)
-            with chosen.csv.open("w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
     found = summary(rows)
     for line in found:
         print(

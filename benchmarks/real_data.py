@@ -10,10 +10,12 @@ was. `--check` names a program that looks at a finished run from outside; it is 
 """
 
 import argparse
-import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+from rows import METRICS, Rows
 
 from nas.profile import load_profile
 from nas.run_folder import read_front
@@ -21,7 +23,6 @@ from nas.run_folder import read_front
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("data", "seed", "minutes", "id", "val_score", "test_score", "weight_bytes", "ram_bytes")
 COLUMNS = (*COLUMNS, "commit", "device", "metric", "workers", "candidates", "findings")
-METRICS = {"coswara_voice": "balanced_accuracy"}  # sets whose classes are too unequal for accuracy
 
 
 def commit() -> str:
@@ -37,7 +38,8 @@ def search(data: Path, run: Path, seed: int, chosen: argparse.Namespace) -> None
     command += ["--workers", str(chosen.workers)]
     command += ["--metric", METRICS.get(data.stem, "accuracy"), "--out", str(run)]
     command += ["--resume"] if (run / "run.json").exists() else []
-    subprocess.run(command, check=True)
+    cache = run.with_name(f"{run.name}-cache")  # its own: the teacher is part of its minutes
+    subprocess.run(command, check=True, env=os.environ | {"NAS_CACHE_DIR": str(cache)})
 
 
 def findings(check: Path | None, run: Path, data: Path, device: str) -> str:
@@ -65,12 +67,11 @@ def main() -> None:
     parser.add_argument("--check", type=Path)
     chosen = parser.parse_args()
     only = {name for name in chosen.only.split(",") if name}
-    rows = list(csv.DictReader(chosen.csv.open())) if chosen.csv.exists() else []
-    done = {(r["data"], r["seed"], float(r["minutes"]), r["device"]) for r in rows}
+    rows = Rows(chosen.csv, COLUMNS, ("data", "seed", "minutes", "device"))
     for seed in chosen.seeds.split(","):
         for data in sorted(chosen.folder.glob("*.npz")):
-            key = (data.stem, seed, chosen.minutes, chosen.device)
-            if key in done or (only and data.stem not in only):
+            known = rows.has(data.stem, seed, chosen.minutes, chosen.device)
+            if known or (only and data.stem not in only):
                 continue
             run = chosen.runs / f"{data.stem}-{chosen.device}-{chosen.minutes:g}-{seed}"
             if not (run / "front.csv").exists():
@@ -82,11 +83,7 @@ def main() -> None:
             row |= {"commit": commit(), "device": chosen.device}
             row |= {"workers": chosen.workers, "candidates": len(front)}
             row |= {"findings": findings(chosen.check, run, data, chosen.device)}
-            rows.append(row)
-            with chosen.csv.open("w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            rows.add(row)
 
 
 if __name__ == "__main__":

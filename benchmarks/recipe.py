@@ -9,7 +9,6 @@ another bank than the usual one has no teacher: compare it with "no distillation
 """
 
 import argparse
-import csv
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,20 +18,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from distillation import METRICS, teacher_of
+from distillation import teacher_of
+from rows import METRICS, Rows
 from scipy import stats
 
 from nas import evaluate, metrics, student
 from nas.augment import make_bank, strength_for
 from nas.integer import IntegerModel
 from nas.numerics import weight_limit
-from nas.recipe import student_recipe
 from nas.rules import training_seed
 from nas.scoring import classify
 from nas.space import FixedTrial, Problem
 from nas.task import Task, load_task
 from nas.training import training_set
-from nas.workers import BANK_SEED, DataSource, pool
+from nas.validation import judging
+from nas.workers import BANK_SEED, DataSource, bench, pool
 from search_spaces import SPACES
 
 COLUMNS = ("data", "variant", "seed", "val_score", "test_score", "train_s")
@@ -112,12 +112,13 @@ class _Worker:
 
 def _start(path: str, teacher: str) -> None:
     torch.set_num_threads(1)
-    _Worker.bench = evaluate.prepare(load_task(path), BANK_SEED)
+    task = load_task(path)
+    _Worker.bench = evaluate.prepare(task, judging(task, "split"), BANK_SEED)
     with np.load(teacher) as held:
         _Worker.teacher = held["bank"]
 
 
-def _bench(strength: float) -> Any:
+def _with_bank(strength: float) -> Any:
     """The bench with another bank; the teacher's answers belong to the usual one only."""
     bench = _Worker.bench
     if strength == 1.0:
@@ -146,14 +147,13 @@ def _fewer(bench: Any, teacher: Any, share: float) -> tuple[Any, Any]:
 
 
 def _train(data: str, name: str, seed: int) -> dict[str, Any]:
-    variant, bench, space = VARIANTS[name], _bench(VARIANTS[name].strength), SPACES["conv"]
+    variant, bench, space = VARIANTS[name], _with_bank(VARIANTS[name].strength), SPACES["conv"]
     bench, teacher = _fewer(bench, _Worker.teacher, variant.rows)
     metric = METRICS.get(data, "accuracy")
     genes = variant.genes(dict(space.starts(bench.problem)[0]), bench.problem)
     graph = space.sample(FixedTrial(genes), bench.problem).lower()
-    vectors = any(sensor.kind == "vector" for sensor in bench.problem.sensors)
     distil = variant.distil and variant.strength == 1.0
-    recipe = student_recipe(len(bench.labels["train"]), vectors, metric, distil, final=False)
+    recipe = evaluate.recipe_of(bench, metric, distil, final=False)
     changes = dict(variant.recipe)
     if "steps" in changes:
         changes["steps"] = round(recipe.steps * changes["steps"])
@@ -177,7 +177,7 @@ def measure(path: Path, jobs: Sequence[tuple[str, int]], workers: int) -> Iterat
     """Yields a row for each (variant, seed)."""
     task = load_task(str(path))
     source = DataSource(None, str(path), task.names, task.data_hash)
-    with pool(workers, source) as trainers:
+    with pool(workers, source, bench("split")) as trainers:
         teacher = teacher_of(task, METRICS.get(path.stem, "accuracy"), trainers)
     print(f"{path.stem}: teacher {teacher.val_score:.4f} {teacher.test_score:.4f}", flush=True)
     with ProcessPoolExecutor(
@@ -220,21 +220,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="variants, separated by commas")
     parser.add_argument("--csv", type=Path, required=True)
     chosen = parser.parse_args()
-    rows: list[dict[str, Any]] = (
-        list(csv.DictReader(chosen.csv.open())) if chosen.csv.exists() else []
-    )
-    done = {(row["data"], row["variant"], str(row["seed"])) for row in rows}
+    rows = Rows(chosen.csv, COLUMNS, ("data", "variant", "seed"))
     names = chosen.only.split(",") if chosen.only else list(VARIANTS)
     for path in chosen.data:
         wanted = [(name, seed) for seed in range(chosen.seeds) for name in names]
-        jobs = [job for job in wanted if (path.stem, job[0], str(job[1])) not in done]
+        jobs = [job for job in wanted if not rows.has(path.stem, *job)]
         for row in measure(path, jobs, chosen.workers) if jobs else ():
-            rows.append(row)
+            rows.add(row)
             print(row, flush=True)
-            with chosen.csv.open("w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
     print("\n".join(summary(rows)))
 
 

@@ -25,6 +25,7 @@ DEMO_TASK, DEMO_MINUTES = "watch", 8.0
 DEMO_DEVICE = "cortex-m4-64k"
 OBJECTIVES = "error,ram,flash,latency"
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+VALIDATIONS, FEW_ROWS = ("split", "cross"), 200
 SAMPLERS = ("tpe", "nsga2", "nsga3", "gp", "random")
 
 
@@ -104,6 +105,12 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--metric", choices=METRICS, default="accuracy", help="score (%(default)s)")
     data.add_argument("--teacher", metavar="MODEL.onnx", help="your own teacher instead of ours")
     data.add_argument("--no-distil", action="store_true", help="train without a teacher")
+    data.add_argument(
+        "--validation",
+        choices=VALIDATIONS,
+        help="judge by the validation split or crosswise by all rows but test's (cross where"
+        f" validation has less than {FEW_ROWS} rows)",
+    )
     target = parser.add_argument_group("what it must fit")
     target.add_argument(
         "--device", default=DEMO_DEVICE, metavar="D", help="name or TOML file (%(default)s)"
@@ -214,6 +221,7 @@ def _search(chosen: argparse.Namespace) -> int:
         max_weight_bytes=chosen.max_weight_bytes,
         sampler=chosen.sampler,
         distil=not chosen.no_distil,
+        validation=chosen.validation,
         verify=not chosen.no_verify,
         workers=chosen.workers,
         storage=chosen.storage,

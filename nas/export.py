@@ -17,12 +17,15 @@ from nas.recipe import student_steps
 from nas.rules import Rules
 from nas.run_folder import write_front
 from nas.scoring import Examined
-from nas.task import SplitName, Task
+from nas.task import Task
+from nas.trained_file import read_answers
+from nas.validation import Judging
 
 
 def export_front(
     run: Path,
     task: Task,
+    judged: Judging,
     rules: Rules,
     members: Sequence[tuple[Finalist, Examined]],
     deviation: float | None,
@@ -30,12 +33,13 @@ def export_front(
     """Writes candidates/<id>/ of every member and front.csv, best validation score first.
 
     Args:
+        judged: the rows that gave the validation scores.
         deviation: of the scores of repeated trainings; None where nothing was repeated.
 
     Raises:
         RunError: the disk refuses.
     """
-    rows = [_export(run, task, rules, *member, deviation) for member in members]
+    rows = [_export(run, task, judged, rules, *member, deviation) for member in members]
     rows.sort(key=lambda row: (-row["val_score"], row["weight_bytes"]))
     write_front(run, rows)  # before the rest goes, so that it never names what is gone
     remove_strangers(run / "candidates", {row["id"] for row in rows})
@@ -51,16 +55,17 @@ def remove_strangers(folder: Path, members: set[str]) -> None:
 def _export(
     run: Path,
     task: Task,
+    judged: Judging,
     rules: Rules,
     finalist: Finalist,
     examined: Examined,
     deviation: float | None,
 ) -> dict[str, Any]:
     """Writes one candidate's folder and returns its row of the front."""
-    record = finalist.record
-    model = load_integer_model(shipped_file(run, finalist))
+    record, file = finalist.record, shipped_file(run, finalist)
+    model = load_integer_model(file)
     priced = price(model.graph, rules.profile)
-    steps = student_steps(len(task.rows("train"))) * finalist.length
+    steps = student_steps(len(judged.train)) * finalist.length
     candidate = Candidate(
         record.id,
         record.architecture,
@@ -69,15 +74,17 @@ def _export(
         priced.cost,
         finalist.val_scores,
         steps,
-        examined.predicted["test"],
+        examined.predicted,
         examined.without,
     )
     write_candidate(run, candidate, task)
     row: dict[str, Any] = {"id": record.id, "verified": "no", "metric": rules.metric}
-    for split, predicted in examined.predicted.items():
-        row |= _scores(task, rules.metric, split, predicted, finalist, deviation)
-    labels = task.y[task.rows("test")]
-    row["test_accuracy"] = float((examined.predicted["test"] == labels).mean())
+    score, sampling = _score(task, rules.metric, judged.held_out, read_answers(file))
+    row |= _interval("val", score, float(np.mean(finalist.val_scores)), sampling, deviation)
+    test = task.rows("test")
+    score, sampling = _score(task, rules.metric, test, examined.predicted)
+    row |= _interval("test", score, score, sampling, deviation)
+    row["test_accuracy"] = float((examined.predicted == task.y[test]).mean())
     row |= {name: getattr(record.cost, name) for name in record.cost.__slots__}
     return row | {
         "seeds": len(finalist.scores) or 1,
@@ -87,26 +94,23 @@ def _export(
     }
 
 
-def _scores(
-    task: Task,
-    metric: metrics.Metric,
-    split: SplitName,
-    predicted: NDArray[np.int64],
-    finalist: Finalist,
-    deviation: float | None,
-) -> dict[str, float]:
-    """Score and 90 % interval on one split.
-
-    On validation the interval lies around the mean over seeds and is widened to hold the score.
-    """
-    rows = task.rows(split)
+def _score(
+    task: Task, metric: metrics.Metric, rows: NDArray[np.int64], answers: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Score and its standard error by the finite sample of answers (n,) to rows (n,)."""
     labels, groups = task.y[rows], None if task.group is None else task.group[rows]
-    value = metrics.score(metric, labels, predicted, task.classes)
-    sampling = metrics.sampling_error(metric, labels, predicted, task.classes, groups)
-    centre = float(np.mean(finalist.val_scores)) if split == "val" else value
+    value = metrics.score(metric, labels, answers, task.classes)
+    return value, metrics.sampling_error(metric, labels, answers, task.classes, groups)
+
+
+def _interval(
+    split: str, value: float, centre: float, sampling: float, deviation: float | None
+) -> dict[str, float]:
+    """Columns of a score and its 90 % interval, which is widened to hold the score.
+
+    Args:
+        centre: where the interval lies: the mean over seeds, where there are any.
+    """
     low, high = metrics.interval(centre, sampling, deviation or 0.0)
-    return {
-        f"{split}_score": value,
-        f"{split}_low": min(low, value),
-        f"{split}_high": max(high, value),
-    }
+    columns = {"score": value, "low": min(low, value), "high": max(high, value)}
+    return {f"{split}_{name}": number for name, number in columns.items()}

@@ -16,11 +16,12 @@ from nas.profile import Profile
 from nas.run_folder import read_json
 from nas.space import Space
 from nas.task import Task
+from nas.validation import Judging, Validation
 
 FORMAT = 1  # of run.json
 SAME_ON_RESUME = (
-    *("data", "profile", "space", "space_file", "objectives", "metric", "distil", "own_teacher"),
-    *("seed", "limits", "storage"),
+    *("data", "profile", "space", "space_file", "objectives", "metric", "validation"),
+    *("distil", "own_teacher", "seed", "limits", "storage"),
 )
 OF_THIS_SESSION = ("command", "versions", "data", "sampler", "workers")
 
@@ -43,6 +44,7 @@ class Options:
     max_weight_bytes: int | None
     sampler: str
     distil: bool
+    validation: Validation | None
     verify: bool
     workers: int
     storage: str | None
@@ -53,7 +55,12 @@ class Options:
 
 
 def open_manifest(
-    options: Options, task: Task, profile: Profile, budget: Budget, teacher: bytes | None
+    options: Options,
+    task: Task,
+    judged: Judging,
+    profile: Profile,
+    budget: Budget,
+    teacher: bytes | None,
 ) -> dict[str, Any]:
     """run.json of a new run, not yet written, or that of the run to resume.
 
@@ -62,7 +69,7 @@ def open_manifest(
             holds another run than the one that the options ask for.
     """
     path, study = options.out / "run.json", options.out / "study.db"
-    fresh = _manifest(options, task, profile, budget, teacher)
+    fresh = _manifest(options, task, judged, profile, budget, teacher)
     if not path.exists():
         if study.exists() and not options.resume:
             raise RunError(f"{options.out}: holds a study without run.json; choose another --out")
@@ -102,7 +109,12 @@ def _require_same(options: Options, key: str, old: Any, new: Any) -> None:
 
 
 def _manifest(
-    options: Options, task: Task, profile: Profile, budget: Budget, teacher: bytes | None
+    options: Options,
+    task: Task,
+    judged: Judging,
+    profile: Profile,
+    budget: Budget,
+    teacher: bytes | None,
 ) -> dict[str, Any]:
     rows = {"train": len(task.rows("train")), "val": len(task.rows("val"))}
     return {
@@ -137,6 +149,7 @@ def _manifest(
         "sampler": options.sampler,
         "objectives": list(options.objectives),
         "metric": options.metric,
+        "validation": judged.kind,
         "distil": options.distil,
         "own_teacher": None if teacher is None else hashlib.sha256(teacher).hexdigest(),
         "storage": None if options.storage is None else shown_storage(options.storage),

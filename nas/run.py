@@ -47,18 +47,23 @@ from nas.teacher import (
     warning,
     write_answers,
 )
+from nas.validation import Judging, about, judging
 from nas.verify import Verification, require_equal, verify_run
 from nas.workers import (
     MOST_DEATHS,
     DataSource,
     Pool,
     ask_onnx,
+    bench,
     examine_model,
     load_source,
     pool,
     train_member,
 )
 
+NO_CROSS_TEACHER = (
+    "judged crosswise, so no teacher of our own: it would have seen the rows that judge"
+)
 TEACHER_SEED = 0  # one teacher a data set, whatever the search's seed
 
 
@@ -83,12 +88,13 @@ def run_search(options: Options) -> Path:
     if options.space.file is not None:
         check_space(options.space, problem)
     check_possible(options.space, problem, profile, budget)
+    judged = judging(task, options.validation)
     onnx = _read_teacher(options.teacher)
     begun = (options.out / "run.json").exists() or (options.out / ".lock").exists()
     if options.resume and not begun:
         raise RunError(f"{options.out}: no run.json, so nothing to resume; leave out --resume")
     with locked(options.out), Progress(options.quiet) as progress:
-        manifest = open_manifest(options, task, profile, budget, onnx)
+        manifest = open_manifest(options, task, judged, profile, budget, onnx)
         source = DataSource(options.task, options.data, task.names, task.data_hash)
         rules = Rules(
             options.space,
@@ -102,8 +108,8 @@ def run_search(options: Options) -> Path:
             options.max_latency_ms or DEFAULT_LATENCY_LIMIT_MS,
         )
         clock_ = Clock(options.budget_s, 0.0, began_s)
-        session = _Session(options, task, rules, manifest, clock_, progress)
-        with pool(options.workers, source) as workers:
+        session = _Session(options, task, judged, rules, manifest, clock_, progress)
+        with pool(options.workers, source, bench(judged.kind)) as workers:
             session.search(workers, onnx)
         session.finish()
     return options.out
@@ -150,12 +156,13 @@ class _Session:
         self,
         options: Options,
         task: Task,
+        judged: Judging,
         rules: Rules,
         manifest: dict[str, Any],
         clock: Clock,
         progress: Progress,
     ) -> None:
-        self.options, self.task, self.rules = options, task, rules
+        self.options, self.task, self.judged, self.rules = options, task, judged, rules
         self.manifest, self.clock, self.progress = manifest, clock, progress
         self.run = options.out
         self.records: list[TrialRecord] = []
@@ -172,13 +179,14 @@ class _Session:
             f"{self.task.name} on {self.rules.profile.name}: {budget.ram_bytes:,} bytes of RAM and"
             f" {budget.flash_bytes:,} of Flash for the model"
         )
+        say(f"judged by {about(self.judged)}")
         teacher = self._teacher(workers, onnx)
         if teacher is not None:
             say(
                 f"teacher: {self.rules.metric} {teacher.val_score:.4f} on validation"
                 f" ({clock(self.clock.elapsed_s())})"
             )
-            labels = self.task.y[self.task.rows("val")]
+            labels = self.task.y[self.judged.held_out]
             useless = warning(teacher, self.rules.metric, labels, self.task.classes)
             if useless is not None:
                 self.notes.append(useless)
@@ -252,8 +260,11 @@ class _Session:
         """The cached teacher of these data, or a new one; None without distillation."""
         if not self.options.distil:
             return None
+        if self.judged.kind == "cross" and self.options.teacher is None:
+            self.notes.append(NO_CROSS_TEACHER)
+            return None
         path, metric = self.options.teacher, self.rules.metric
-        identity = teacher_hash(self.task, metric, TEACHER_SEED, onnx)
+        identity = teacher_hash(self.task, self.judged.kind, metric, TEACHER_SEED, onnx)
         kind = "ensemble" if path is None else "onnx"
 
         def ask() -> Answers:
@@ -270,7 +281,7 @@ class _Session:
                 " made, probably for memory; use fewer --workers and --resume"
             )
 
-        return get_teacher(self.task, metric, identity, kind, ask)
+        return get_teacher(self.task, self.judged, metric, identity, kind, ask)
 
     def _members(self, workers: Pool, identity: str) -> list[Answers]:
         """The members of the ensemble; those that a stopped run has finished are not made again."""
@@ -310,7 +321,7 @@ class _Session:
         self.progress.status("writing the candidates")
         members = list(zip(self.front, self.examined, strict=True))
         deviation = metrics.pooled_deviation([f.val_scores for f in self.finalists if f.scores])
-        export_front(self.run, self.task, self.rules, members, deviation)
+        export_front(self.run, self.task, self.judged, self.rules, members, deviation)
         self._close_manifest([(f.record.cost, f.val_scores[0]) for f in self.front], deviation)
         write_briefs(self.run)
         results: list[Verification] = []

@@ -12,8 +12,6 @@ from nas.metrics import Metric
 from nas.numerics import Int8
 from nas.task import SplitName, Task
 
-EXAMINED: tuple[SplitName, ...] = ("val", "test")
-
 
 def classify(model: IntegerModel, inputs: Mapping[str, Int8]) -> NDArray[np.int64]:
     """(n,) classes of (n, height, width, channels) inputs; ties go to the lower class."""
@@ -29,23 +27,20 @@ def classify_split(task: Task, model: IntegerModel, split: SplitName) -> NDArray
 
 @dataclass(frozen=True)
 class Examined:
-    """A model on the splits that it was not trained on.
+    """A model on the test split.
 
     Attributes:
-        predicted: (n,) classes of the rows of validation and test.
-        without: sensor -> test score with that sensor missing.
+        predicted: (n,) classes of its rows.
+        without: sensor -> score with that sensor missing.
     """
 
-    predicted: Mapping[SplitName, NDArray[np.int64]]
+    predicted: NDArray[np.int64]
     without: Mapping[str, float]
 
 
 def examine(task: Task, model: IntegerModel, metric: Metric) -> Examined:
-    """All that a front says of a model; the one place in a run where the test split is used."""
-    predicted: dict[SplitName, NDArray[np.int64]] = {
-        split: classify_split(task, model, split) for split in EXAMINED
-    }
-    return Examined(predicted, scores_without(task, model, metric))
+    """All that a front says of a model on test; the one place in a run where that split is used."""
+    return Examined(classify_split(task, model, "test"), scores_without(task, model, metric))
 
 
 def scores_without(task: Task, model: IntegerModel, metric: Metric) -> dict[str, float]:

@@ -20,6 +20,7 @@ from nas import metrics
 from nas.metrics import Metric
 from nas.run_folder import write_atomic
 from nas.task import Task
+from nas.validation import Judging, Validation
 
 MEMBERS = 3
 USELESS = 0.1  # share of the way from guessing to perfect below which a teacher is warned of
@@ -30,7 +31,8 @@ VERSION = 3  # of everything below: raise it when a change makes another teacher
 class Answers:
     """A teacher's log-probabilities: of every training copy, of validation and of test.
 
-    `bank` is (copies, n, classes) in the order of `augment.make_bank`, the others (n, classes).
+    `bank` is (copies, n, classes) in the order of `augment.make_bank`, the others (n, classes);
+    `val` are the rows that judge.
     """
 
     bank: NDArray[np.float32]
@@ -108,16 +110,24 @@ def cache_folder() -> Path:
     return Path(os.environ.get("NAS_CACHE_DIR") or Path.home() / ".cache" / "nas") / "teachers"
 
 
-def teacher_hash(task: Task, metric: Metric, seed: int, onnx: bytes | None) -> str:
+def teacher_hash(
+    task: Task, kind: Validation, metric: Metric, seed: int, onnx: bytes | None
+) -> str:
     """Hash of all that a teacher's answers depend on."""
     own = {"members": MEMBERS, "seed": seed, "weighted": metric != "accuracy"}
     key: dict[str, Any] = {"version": VERSION, "data": task.data_hash}
+    key |= {"rows": "train and val"} if kind == "cross" else {}
     key |= own if onnx is None else {"onnx": hashlib.sha256(onnx).hexdigest()}
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
 def get_teacher(
-    task: Task, metric: Metric, identity: str, kind: str, ask: Callable[[], Answers]
+    task: Task,
+    judged: Judging,
+    metric: Metric,
+    identity: str,
+    kind: str,
+    ask: Callable[[], Answers],
 ) -> Teacher:
     """The teacher from the cache, or from `ask`, whose answers are then cached."""
     file = cache_folder() / f"{identity}.npz"
@@ -136,7 +146,7 @@ def get_teacher(
         kind,
         identity,
         file,
-        score(answers.val, task.y[task.rows("val")]),
+        score(answers.val, task.y[judged.held_out]),
         score(answers.test, task.y[task.rows("test")]),
         answers.parameters,
     )

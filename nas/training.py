@@ -33,6 +33,17 @@ class TrainingSet:
     classes: int
     teacher: Tensor | None = None
 
+    def subset(self, rows: NDArray[np.bool_]) -> "TrainingSet":
+        """The rows of a mask (n,), in every copy."""
+        mask = torch.from_numpy(rows)
+        return TrainingSet(
+            {name: copies[:, mask] for name, copies in self.inputs.items()},
+            self.scales,
+            self.labels[mask],
+            self.classes,
+            None if self.teacher is None else self.teacher[:, mask],
+        )
+
 
 def training_set(
     bank: Mapping[str, Int8],

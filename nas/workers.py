@@ -5,6 +5,7 @@ that dies takes nothing with it. Workers are spawned, not forked, so that the pa
 threads and never needs torch.
 """
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -24,8 +25,8 @@ from numpy.typing import NDArray
 from nas.errors import DataError, NasError
 from nas.graph import Graph
 from nas.metrics import Metric
-from nas.recipe import student_recipe
 from nas.task import Task, load_task
+from nas.validation import Validation, judging
 
 MOST_DEATHS = 5  # processes that may be killed before a phase gives up
 BANK_SEED = 0  # the bank is part of the task: a teacher's stored logits must fit it in every run
@@ -98,14 +99,18 @@ def prepared() -> Any:
     return _Process.prepared
 
 
-def _bench(task: Task) -> Any:
-    """What training needs of a task: an `evaluate.Bench`."""
+def bench(kind: Validation) -> Callable[[Task], Any]:
+    """What prepares a process for training: an `evaluate.Bench`, judged in this way."""
+    return functools.partial(_bench, kind)
+
+
+def _bench(kind: Validation, task: Task) -> Any:
     import torch
 
     from nas.evaluate import prepare
 
     torch.set_num_threads(1)
-    return prepare(task, BANK_SEED)
+    return prepare(task, judging(task, kind), BANK_SEED)
 
 
 def _end_with_parent() -> None:
@@ -139,22 +144,16 @@ def ask_onnx(path: str) -> Any:
 
 def train(training: Training) -> Any:
     """A `Trained` student, trained in a worker."""
-    from nas.evaluate import train_student
+    from nas.evaluate import recipe_of, train_student
 
-    bench, teacher = prepared(), None
+    held, teacher = prepared(), None
     if training.teacher is not None:
         if _Process.teacher is None or _Process.teacher[0] != training.teacher:
-            with np.load(training.teacher, allow_pickle=False) as held:
-                _Process.teacher = (training.teacher, held["bank"])
+            with np.load(training.teacher, allow_pickle=False) as answers:
+                _Process.teacher = (training.teacher, answers["bank"])
         teacher = _Process.teacher[1]
-    recipe = student_recipe(
-        len(bench.training.labels),
-        any(sensor.kind == "vector" for sensor in bench.problem.sensors),
-        training.metric,
-        teacher is not None,
-        training.final,
-    )
-    return train_student(bench, training.graph, recipe, training.metric, teacher, training.seed)
+    recipe = recipe_of(held, training.metric, teacher is not None, training.final)
+    return train_student(held, training.graph, recipe, training.metric, teacher, training.seed)
 
 
 @contextmanager
@@ -183,9 +182,7 @@ class Pool:
         prepare: called with the task in each process; its jobs find the result in `prepared()`.
     """
 
-    def __init__(
-        self, count: int, source: DataSource, prepare: Callable[[Task], Any] = _bench
-    ) -> None:
+    def __init__(self, count: int, source: DataSource, prepare: Callable[[Task], Any]) -> None:
         self.count, self._source, self._prepare = count, source, prepare
         self._executor = self._spawn()
 
@@ -223,7 +220,7 @@ class Pool:
 
 
 @contextmanager
-def pool(count: int, source: DataSource, prepare: Callable[[Task], Any] = _bench) -> Iterator[Pool]:
+def pool(count: int, source: DataSource, prepare: Callable[[Task], Any]) -> Iterator[Pool]:
     """A `Pool` that ends with the block, whatever happens in it."""
     workers = Pool(count, source, prepare)
     try:

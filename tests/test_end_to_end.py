@@ -34,18 +34,18 @@ Row = dict[str, str]
 
 
 def write_data(path: Path, seed: int = 0) -> Path:
-    """150 rows, 3 classes that a wave's frequency tells well and a vector less well."""
+    """320 rows, 3 classes that a wave's frequency tells well and a vector less well."""
     rng = np.random.default_rng(seed)
-    y, steps = np.arange(150) % 3, np.arange(16)
-    phase = steps * (0.3 + 0.35 * y[:, None]) + rng.uniform(0, 6, (150, 1))
-    wave = np.sin(phase)[..., None] * [1.0, 0.5] + rng.normal(0, 0.4, (150, 16, 2))
+    y, steps = np.arange(320) % 3, np.arange(16)
+    phase = steps * (0.3 + 0.35 * y[:, None]) + rng.uniform(0, 6, (320, 1))
+    wave = np.sin(phase)[..., None] * [1.0, 0.5] + rng.normal(0, 0.4, (320, 16, 2))
     np.savez(
         path,
         modality_wave=(1000 * wave).astype(np.int16),
         scale_wave=np.float32(0.001),
-        modality_level=(rng.normal(0, 1, (150, 5)) + 1.2 * np.eye(5)[y]).astype(np.float32),
+        modality_level=(rng.normal(0, 1, (320, 5)) + 1.2 * np.eye(5)[y]).astype(np.float32),
         y=y,
-        split=np.repeat([0, 1, 2], [80, 30, 40]),
+        split=np.repeat([0, 1, 2], [80, 200, 40]),
         class_names=np.array(["slow", "middle", "fast"]),
         note=np.arange(3),
     )
@@ -169,7 +169,7 @@ def test_manifest(world: World) -> None:
     assert data["path"] == str(world.data.resolve()) and Path(data["path"]).is_absolute()
     assert data["hash"] == load_task(world.data).data_hash
     assert data["ignored_keys"] == ["note"] and data["modalities"] == ["wave", "level"]
-    assert data["rows"] == {"train": 80, "val": 30, "test": 40}
+    assert data["rows"] == {"train": 80, "val": 200, "test": 40}
     assert held["seed"] == 1 and held["space"] == "conv" and held["profile"]["name"] == DEVICE
     assert held["command"][0] == "run_search.py" and "--trials" in held["command"]
     assert {"python", "torch", "optuna", "numpy"} <= set(held["versions"])

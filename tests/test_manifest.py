@@ -14,6 +14,7 @@ from nas.manifest import Options, open_manifest, shown_storage
 from nas.profile import load_profile
 from nas.run_folder import write_json
 from nas.task import load_task
+from nas.validation import judging
 from search_spaces import SPACES
 
 
@@ -35,6 +36,7 @@ def options(tmp_path: Path) -> Options:
         max_weight_bytes=None,
         sampler="tpe",
         distil=True,
+        validation=None,
         verify=True,
         workers=2,
         storage=None,
@@ -49,7 +51,7 @@ def manifest(options: Options) -> dict[str, Any]:
     assert options.data is not None
     budget = Budget(1000, 1000, options.max_latency_ms, options.max_weight_bytes)
     task, profile = load_task(options.data, options.modalities), load_profile(options.device)
-    return open_manifest(options, task, profile, budget, None)
+    return open_manifest(options, task, judging(task, options.validation), profile, budget, None)
 
 
 def begun(options: Options) -> Options:

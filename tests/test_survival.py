@@ -42,7 +42,7 @@ from nas.study import Study, default_storage, open_study
 from nas.task import load_task
 from nas.teacher import Answers, member_file
 from nas.verify import Verification
-from nas.workers import DataSource, Training, pool, train
+from nas.workers import DataSource, Training, bench, pool, train
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -277,7 +277,7 @@ def test_a_worker_refuses_data_that_were_replaced(tmp_path: Path) -> None:
     data = World(tmp_path).data
     source = DataSource(None, str(data), ("wave", "level"), "another hash")
     graph = Point(2, 0).lower()
-    with pool(1, source) as workers:
+    with pool(1, source, bench("split")) as workers:
         future = workers.submit(train, Training(graph, "accuracy", None, False, 0))
         with pytest.raises(DataError, match=r"toy\.npz: the data changed since the run began"):
             future.result()

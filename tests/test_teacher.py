@@ -31,11 +31,16 @@ from nas.teacher import (
     warning,
 )
 from nas.teacher_training import run_onnx, teacher_graph, train_member
+from nas.validation import judging
 
 torch.set_num_threads(1)
 
 Arrays = dict[str, np.ndarray]
 FLOAT, CLASSES = TensorProto.FLOAT, 3
+
+
+def cached(task: Task, identity: str, kind: str, ask: Callable[[], Answers]) -> Teacher:
+    return get_teacher(task, judging(task, "split"), "accuracy", identity, kind, ask)
 
 
 @pytest.fixture
@@ -45,7 +50,7 @@ def task(toy_arrays: Arrays) -> Task:
 
 @pytest.fixture
 def bench(task: Task) -> Bench:
-    return prepare(task, 0)
+    return prepare(task, judging(task, "split"), 0)
 
 
 @pytest.fixture
@@ -68,22 +73,23 @@ def answers(task: Task, seed: int = 0) -> Answers:
 
 
 def test_hash_is_of_data_weighting_seed_and_model(task: Task, toy_arrays: Arrays) -> None:
-    base = teacher_hash(task, "accuracy", 0, None)
+    base = teacher_hash(task, "split", "accuracy", 0, None)
     toy_arrays["modality_stats"] = toy_arrays["modality_stats"] + 1
     others = {
-        "data": teacher_hash(make_task(toy_arrays, "toy"), "accuracy", 0, None),
-        "fewer modalities": teacher_hash(task.restricted(["accel"]), "accuracy", 0, None),
-        "weighted loss": teacher_hash(task, "macro_f1", 0, None),
-        "seed": teacher_hash(task, "accuracy", 1, None),
-        "onnx": teacher_hash(task, "accuracy", 0, b"a"),
-        "other onnx": teacher_hash(task, "accuracy", 0, b"b"),
+        "data": teacher_hash(make_task(toy_arrays, "toy"), "split", "accuracy", 0, None),
+        "fewer modalities": teacher_hash(task.restricted(["accel"]), "split", "accuracy", 0, None),
+        "weighted loss": teacher_hash(task, "split", "macro_f1", 0, None),
+        "seed": teacher_hash(task, "split", "accuracy", 1, None),
+        "onnx": teacher_hash(task, "split", "accuracy", 0, b"a"),
+        "other onnx": teacher_hash(task, "split", "accuracy", 0, b"b"),
+        "judged crosswise": teacher_hash(task, "cross", "accuracy", 0, None),
     }
     assert len({base, *others.values()}) == 1 + len(others)
     assert all(len(identity) == 64 for identity in others.values())
-    assert base == teacher_hash(replace(task, name="renamed"), "accuracy", 0, None)
+    assert base == teacher_hash(replace(task, name="renamed"), "split", "accuracy", 0, None)
     # Both balanced metrics train the same teacher; a model of the user's has no seed.
-    assert others["weighted loss"] == teacher_hash(task, "balanced_accuracy", 0, None)
-    assert others["onnx"] == teacher_hash(task, "accuracy", 1, b"a")
+    assert others["weighted loss"] == teacher_hash(task, "split", "balanced_accuracy", 0, None)
+    assert others["onnx"] == teacher_hash(task, "split", "accuracy", 1, b"a")
 
 
 def test_cache_folder(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -100,8 +106,8 @@ def test_a_teacher_is_asked_once(task: Task, cache: Path) -> None:
         asked.append(1)
         return answers(task, seed=len(asked))
 
-    first = get_teacher(task, "accuracy", "one", "ensemble", ask)
-    assert first == get_teacher(task, "accuracy", "one", "ensemble", ask) and len(asked) == 1
+    first = cached(task, "one", "ensemble", ask)
+    assert first == cached(task, "one", "ensemble", ask) and len(asked) == 1
     assert [file.name for file in cache.iterdir()] == [
         "one.npz"
     ] and first.file == cache / "one.npz"
@@ -111,7 +117,7 @@ def test_a_teacher_is_asked_once(task: Task, cache: Path) -> None:
     for split, log_probabilities in (("val", given.val), ("test", given.test)):
         right = (log_probabilities.argmax(1) == task.y[task.rows(split)]).mean()
         assert getattr(first, f"{split}_score") == right
-    get_teacher(task, "accuracy", "two", "ensemble", ask)
+    cached(task, "two", "ensemble", ask)
     assert len(asked) == 2
 
 
@@ -127,7 +133,9 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_torn_cache_is_made_again(damage: str, task: Task, cache: Path) -> None:
     def get() -> Teacher:
-        return get_teacher(task, "accuracy", "one", "ensemble", lambda: answers(task))
+        return get_teacher(
+            task, judging(task, "split"), "accuracy", "one", "ensemble", lambda: answers(task)
+        )
 
     first = get()
     whole = first.file.read_bytes()
@@ -138,7 +146,9 @@ def test_a_torn_cache_is_made_again(damage: str, task: Task, cache: Path) -> Non
 
 def test_no_damage_of_the_cache_is_fatal(task: Task, cache: Path) -> None:
     def get() -> Teacher:
-        return get_teacher(task, "accuracy", "one", "ensemble", lambda: answers(task))
+        return get_teacher(
+            task, judging(task, "split"), "accuracy", "one", "ensemble", lambda: answers(task)
+        )
 
     whole = get().file.read_bytes()
     rng = np.random.default_rng(0)
@@ -151,7 +161,9 @@ def test_no_damage_of_the_cache_is_fatal(task: Task, cache: Path) -> None:
 
 
 def test_what_run_json_says(task: Task, cache: Path) -> None:
-    teacher = get_teacher(task, "accuracy", "one", "onnx", lambda: answers(task))
+    teacher = get_teacher(
+        task, judging(task, "split"), "accuracy", "one", "onnx", lambda: answers(task)
+    )
     document = teacher.to_json()
     assert document.pop("val_score") == teacher.val_score
     assert document.pop("test_score") == teacher.test_score

@@ -1,0 +1,41 @@
+"""A table of measurements that grows row by row: a benchmark can be stopped and gone on with."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.metrics import Metric
+
+METRICS: dict[str, Metric] = {"coswara_voice": "balanced_accuracy"}
+"""Of the data sets whose classes are too unequal for accuracy, which all others are scored by."""
+
+
+class Rows(list[dict[str, Any]]):
+    """The rows of a CSV file, all columns as text when read back.
+
+    Args:
+        file: is made with the first row.
+        key: columns that name a measurement.
+    """
+
+    def __init__(self, file: Path, columns: Sequence[str], key: Iterable[str]) -> None:
+        super().__init__(csv.DictReader(file.open()) if file.exists() else [])
+        self._file, self._columns, self._key = file, columns, tuple(key)
+        self._done = {self._name(row) for row in self}
+
+    def has(self, *values: object) -> bool:
+        """Whether there is a row with these values of the key."""
+        return tuple(map(str, values)) in self._done
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Adds a measurement and writes the file."""
+        self.append(dict(row))
+        self._done.add(self._name(row))
+        with self._file.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self)
+
+    def _name(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(str(row[column]) for column in self._key)

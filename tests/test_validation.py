@@ -1,0 +1,235 @@
+"""Which rows judge a network, and that none judges what it has trained."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from test_end_to_end import World, document, table
+
+from nas import evaluate, metrics
+from nas.errors import DataError, RunError
+from nas.evaluate import fit, prepare, recipe_of, train_student
+from nas.integer import IntegerModel
+from nas.recipe import SEARCH_EPOCHS, Recipe, batch_size_for, student_steps
+from nas.scoring import classify
+from nas.space import FixedTrial
+from nas.task import Task, make_task
+from nas.trained_file import pack, read_answers
+from nas.training import TrainingSet
+from nas.validation import FEW_ROWS, FOLDS, about, judging
+from search_spaces import SPACES
+
+torch.set_num_threads(1)
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@pytest.fixture
+def task(toy_arrays: Arrays) -> Task:
+    return make_task(toy_arrays, "toy")
+
+
+def of_people(people: list[tuple[int, int]], classes: int = 2) -> Task:
+    """A task with (rows, class) for each person of training and validation."""
+    persons = [*people, *((3, label) for label in range(classes))]
+    y = np.concatenate([np.full(rows, label) for rows, label in persons])
+    group = np.repeat(np.arange(len(persons)), [rows for rows, _ in persons])
+    split = np.where(group < len(people), group % 2, 2)
+    rng = np.random.default_rng(0)
+    return make_task(
+        {"modality_x": rng.normal(size=(len(y), 4)), "y": y, "group": group, "split": split}, "toy"
+    )
+
+
+def test_few_rows_of_validation_are_joined_by_those_of_training(task: Task) -> None:
+    judged = judging(task, None)
+    assert judged.kind == "cross" and judged.fold is not None
+    both = np.flatnonzero(task.split < 2)
+    assert (judged.train == both).all() and (judged.held_out == both).all()
+    assert len(judged.fold) == len(both)
+    assert "48 rows of training and validation" in about(judged)
+
+
+def test_a_split_that_is_asked_for_judges_alone(task: Task) -> None:
+    judged = judging(task, "split")
+    assert judged.kind == "split" and judged.fold is None
+    assert (judged.train == task.rows("train")).all()
+    assert (judged.held_out == task.rows("val")).all()
+    assert about(judged) == "the validation split, 12 rows"
+
+
+@pytest.mark.parametrize("rows", [FEW_ROWS - 1, FEW_ROWS])
+def test_where_validation_begins_to_be_large(rows: int) -> None:
+    split = np.repeat([0, 1, 2], [30, rows, 3])
+    y = np.arange(len(split)) % 3
+    task = make_task({"modality_x": np.eye(3)[y], "y": y, "split": split}, "toy")
+    assert judging(task, None).kind == ("cross" if rows < FEW_ROWS else "split")
+    assert judging(task, "cross").kind == "cross"
+
+
+def test_folds_are_whole_groups_and_hold_every_class(task: Task) -> None:
+    judged = judging(task, "cross")
+    assert judged.fold is not None and task.group is not None
+    people = task.group[judged.train]
+    for person in np.unique(people):
+        assert len(set(judged.fold[people == person])) == 1
+    persons = [len(set(people[judged.fold == part])) for part in range(FOLDS)]
+    assert sum(persons) == 8 and max(persons) - min(persons) <= 1
+    for part in range(FOLDS):
+        assert set(task.y[judged.train[judged.fold != part]]) == {0, 1, 2}
+    again = judging(task, "cross")
+    assert again.fold is not None and (again.fold == judged.fold).all()
+
+
+def test_rare_people_of_a_class_are_spread() -> None:
+    task = of_people([(6, 0)] * 20 + [(6, 1)] * 4)
+    judged = judging(task, "cross")
+    assert judged.fold is not None
+    rare = task.y[judged.train] == 1
+    assert sorted(np.bincount(judged.fold[rare], minlength=FOLDS).tolist()) == [6, 6, 12]
+
+
+def test_rows_are_dealt_where_there_are_no_groups(toy_arrays: Arrays) -> None:
+    del toy_arrays["group"]
+    judged = judging(make_task(toy_arrays, "toy"), "cross")
+    assert judged.fold is not None
+    assert sorted(np.bincount(judged.fold).tolist()) == [16, 16, 16]
+
+
+def test_a_class_of_one_person_cannot_be_judged_crosswise() -> None:
+    task = of_people([(6, 0)] * 6 + [(6, 1)])
+    assert judging(task, None).kind == "split"
+    with pytest.raises(DataError, match=r"--validation cross: class '1' has too few groups"):
+        judging(task, "cross")
+
+
+# ---------------------------------------------------------------- training
+
+
+def genes(bench: evaluate.Bench) -> Any:
+    space = SPACES["conv"]
+    return space.sample(FixedTrial(space.starts(bench.problem)[0]), bench.problem)
+
+
+def test_no_row_is_judged_by_a_network_that_saw_it(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = prepare(task, judging(task, "cross"), 0)
+    recipe = recipe_of(bench, "accuracy", distil=False, final=False)
+    rows = {row.tobytes(): i for i, row in enumerate(bench.inputs["train"]["accel"])}
+    assert len(rows) == 48
+    seen: list[tuple[set[int], int]] = []
+    answered: list[int] = []
+
+    def train_and_note(graph: Any, data: TrainingSet, used: Recipe, seed: int) -> IntegerModel:
+        clean = data.inputs["accel"][0].permute(0, 2, 3, 1).contiguous().numpy()
+        seen.append(({rows[row.tobytes()] for row in clean}, used.steps))
+        assert len(data.labels) == len(clean)
+        return fit(graph, data, Recipe(steps=2, batch_size=8), seed)
+
+    def classify_and_note(model: IntegerModel, inputs: Any) -> Any:
+        asked = {rows[row.tobytes()] for row in inputs["accel"]}
+        assert not asked & seen[-1][0] and len(asked | seen[-1][0]) == 48
+        answered.extend(asked)
+        return classify(model, inputs)
+
+    monkeypatch.setattr(evaluate, "fit", train_and_note)
+    monkeypatch.setattr(evaluate, "classify", classify_and_note)
+    trained = train_student(bench, genes(bench).lower(), recipe, "accuracy", None, 1)
+    assert sorted(answered) == list(range(48))
+    assert seen[0] == (set(range(48)), recipe.steps)  # what ships
+    for part, steps in seen[1:]:
+        assert steps == pytest.approx(recipe.steps * len(part) / 48, abs=0.5)
+    assert len(seen) == 1 + FOLDS and trained.train_s > 0
+
+
+@pytest.mark.parametrize("kind", ["split", "cross"])
+def test_the_score_is_that_of_the_answers_kept(task: Task, kind: Any, tmp_path: Path) -> None:
+    judged = judging(task, kind)
+    bench = prepare(task, judged, 0)
+    recipe = Recipe(steps=20, batch_size=16)
+    trained = train_student(bench, genes(bench).lower(), recipe, "balanced_accuracy", None, 3)
+    file = tmp_path / "c.npz"
+    file.write_bytes(trained.model)
+    answers, labels = read_answers(file), task.y[judged.held_out]
+    assert metrics.score("balanced_accuracy", labels, answers, 3) == trained.val_score
+    if kind == "split":
+        model = IntegerModel.from_bytes(trained.model)
+        assert (classify(model, bench.inputs["val"]) == answers).all()
+
+
+def test_a_teacher_is_asked_about_the_rows_in_training(task: Task) -> None:
+    bench = prepare(task, judging(task, "cross"), 0)
+    copies, rows = next(iter(bench.training.inputs.values())).shape[:2]
+    answers = np.log(np.random.default_rng(0).dirichlet(np.ones(3), (copies, rows)))
+    recipe = Recipe(steps=8, batch_size=16, distil_weight=0.7)
+    graph = genes(bench).lower()
+    one, two = (
+        train_student(bench, graph, recipe, "accuracy", held.astype(np.float32), 3)
+        for held in (answers, answers[:, ::-1].copy())
+    )
+    assert one.model != two.model
+    mask = np.arange(rows) % 2 == 0
+    part = TrainingSet(
+        bench.training.inputs,
+        bench.training.scales,
+        bench.training.labels,
+        3,
+        torch.tensor(answers),
+    ).subset(mask)
+    assert part.teacher is not None
+    assert (part.teacher.numpy() == answers[:, mask]).all()
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_a_file_without_answers_is_named(task: Task, tmp_path: Path) -> None:
+    bench = prepare(task, judging(task, "split"), 0)
+    model = fit(genes(bench).lower(), bench.training, Recipe(steps=1, batch_size=8), 0)
+    file = tmp_path / "old.npz"
+    file.write_bytes(model.to_bytes())
+    with pytest.raises(RunError, match=r"old.npz: no answers to held-out rows .* start a new run"):
+        read_answers(file)
+    packed = pack(model, np.array([2, 0, 1]))
+    assert IntegerModel.from_bytes(packed).hash == model.hash
+    file.write_bytes(packed)
+    assert read_answers(file).tolist() == [2, 0, 1]
+    file.write_bytes(packed[:-30])
+    with pytest.raises(RunError, match=r"old.npz"):
+        read_answers(file)
+
+
+# ---------------------------------------------------------------- a run
+
+
+def test_a_run_on_few_rows(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with np.load(world.data) as held:
+        arrays = dict(held)
+    arrays["split"][100:280] = 0  # 20 rows are left for validation
+    np.savez(world.data, **arrays)
+    end = ("--trials", 2, "--no-verify")
+    world.search("--data", world.data, *end, "--out", world.run)
+    manifest = document(world.run / "run.json")
+    assert manifest["validation"] == "cross" and manifest["teacher"] == {"kind": "none"}
+    assert any("judged crosswise, so no teacher" in note for note in manifest["notes"])
+    labels = arrays["y"][arrays["split"] < 2]
+    assert len(labels) == 280
+    for row in table(world.run / "front.csv"):
+        files = [world.run / "trained" / f"{row['id']}{n}.npz" for n in ("", ".1", ".2", ".3")]
+        scores = [
+            metrics.score("accuracy", labels, read_answers(file), 3)
+            for file in files
+            if file.exists()
+        ]
+        assert float(row["val_score"]) in scores and float(row["val_score"]) > 0.8
+        assert int(row["steps"]) in (student_steps(280), 2 * student_steps(280))
+    assert student_steps(280) == SEARCH_EPOCHS * 280 // batch_size_for(280)
+    line = world.refused(
+        *("--data", world.data, *end, "--out", world.run, "--resume", "--validation", "split")
+    )
+    assert "validation is 'split' and was 'cross'" in line
