@@ -21,29 +21,16 @@ from scipy import stats
 
 from nas import metrics
 from nas.integer import load_integer_model
-from nas.metrics import Metric
 from nas.rules import training_seed
 from nas.scoring import classify_split
 from nas.space import FixedTrial, architecture_id, problem_of
-from nas.task import Task, load_task
-from nas.teacher import MEMBERS, Teacher, average, get_teacher, teacher_hash
+from nas.task import load_task
+from nas.teaching import teacher_of
 from nas.validation import judging
-from nas.workers import DataSource, Pool, Training, bench, pool, train, train_member
+from nas.workers import DataSource, Training, bench, pool, train
 from search_spaces import SPACES
 
 COLUMNS = ("data", "seed", "distilled", "id", "metric", "val_score", "test_score")
-
-
-def teacher_of(task: Task, metric: Metric, workers: Pool) -> Teacher:
-    """The teacher of a search on these data, from the cache if there."""
-
-    def ask() -> Any:
-        futures = [workers.submit(train_member, metric, i) for i in range(MEMBERS)]
-        return average([future.result() for future in futures])
-
-    judged = judging(task, "split")
-    identity = teacher_hash(task, judged.kind, metric, 0, None)
-    return get_teacher(task, judged, metric, identity, "ensemble", ask)
 
 
 def measure(path: Path, seeds: int, done: Rows, models: Path) -> Any:
@@ -55,7 +42,8 @@ def measure(path: Path, seeds: int, done: Rows, models: Path) -> Any:
     architecture = space.sample(FixedTrial(space.starts(problem)[0]), problem)
     source = DataSource(None, str(path), task.names, task.data_hash)
     with pool(2, source, bench("split")) as workers:
-        teacher = teacher_of(task, metric, workers)
+        judged = judging(task, "split")
+        teacher = teacher_of(task, judged, metric, None, workers, lambda done, wanted: None)
         print(f"{path.stem}: teacher {teacher.val_score:.4f} {teacher.test_score:.4f}", flush=True)
         futures = {}
         for seed in range(seeds):

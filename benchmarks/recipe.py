@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from distillation import teacher_of
 from rows import METRICS, Rows
 from scipy import stats
 
@@ -30,6 +29,7 @@ from nas.rules import training_seed
 from nas.scoring import classify
 from nas.space import FixedTrial, Problem
 from nas.task import Task, load_task
+from nas.teaching import teacher_of
 from nas.training import training_set
 from nas.validation import judging
 from nas.workers import BANK_SEED, DataSource, bench, pool
@@ -143,7 +143,7 @@ def _fewer(bench: Any, teacher: Any, share: float) -> tuple[Any, Any]:
     rows = np.sort(np.random.default_rng(0).permutation(count)[: round(count * share)])
     inputs = {name: held[:, rows] for name, held in data.inputs.items()}
     data = dataclasses.replace(data, inputs=inputs, labels=data.labels[rows])
-    return dataclasses.replace(bench, training=data), teacher[:, rows]
+    return dataclasses.replace(bench, training=data), teacher[:, :, rows]
 
 
 def _train(data: str, name: str, seed: int) -> dict[str, Any]:
@@ -178,7 +178,8 @@ def measure(path: Path, jobs: Sequence[tuple[str, int]], workers: int) -> Iterat
     task = load_task(str(path))
     source = DataSource(None, str(path), task.names, task.data_hash)
     with pool(workers, source, bench("split")) as trainers:
-        teacher = teacher_of(task, METRICS.get(path.stem, "accuracy"), trainers)
+        metric, judged = METRICS.get(path.stem, "accuracy"), judging(task, "split")
+        teacher = teacher_of(task, judged, metric, None, trainers, lambda done, wanted: None)
     print(f"{path.stem}: teacher {teacher.val_score:.4f} {teacher.test_score:.4f}", flush=True)
     with ProcessPoolExecutor(
         workers, get_context("spawn"), _start, (str(path), str(teacher.file))

@@ -85,16 +85,17 @@ def train_student(
     teacher: NDArray[np.float32] | None,
     seed: int,
 ) -> Trained:
-    """Trains the network of `graph` and scores its integer model on the rows that judge."""
+    """Trains the network of `graph` and scores its integer model on the rows that judge.
+
+    Args:
+        teacher: (parts, copies, n, classes), the `bank` of `teacher.Answers`.
+    """
     start = time.process_time()
-    data = bench.training
-    if teacher is not None:
-        data = replace(data, teacher=torch.from_numpy(teacher))
-    model = fit(graph, data, recipe, seed)
+    model = fit(graph, _taught(bench, teacher, 0), recipe, seed)
     if bench.judging.fold is None:
         answers = classify(model, bench.inputs["val"])
     else:
-        answers = _answers_in_turn(bench, bench.judging.fold, graph, data, recipe, seed)
+        answers = _answers_in_turn(bench, bench.judging.fold, graph, recipe, teacher, seed)
     score = metrics.score(metric, bench.labels["val"], answers, bench.task.classes)
     return Trained(pack(model, answers), score, time.process_time() - start)
 
@@ -103,8 +104,8 @@ def _answers_in_turn(
     bench: Bench,
     fold: NDArray[np.int64],
     graph: Graph,
-    data: TrainingSet,
     recipe: Recipe,
+    teacher: NDArray[np.float32] | None,
     seed: int,
 ) -> NDArray[np.int64]:
     """(n,) classes of the rows, each by a network that was trained without its part."""
@@ -112,9 +113,18 @@ def _answers_in_turn(
     for part in np.unique(fold):
         held = fold == part
         steps = round(recipe.steps * (1 - held.mean()))  # as many epochs as with all rows
-        model = fit(graph, data.subset(~held), replace(recipe, steps=steps), seed)
+        data = _taught(bench, teacher, 1 + int(part)).subset(~held)
+        model = fit(graph, data, replace(recipe, steps=steps), seed)
         answers[held] = classify(model, {k: v[held] for k, v in bench.inputs["train"].items()})
     return answers
+
+
+def _taught(bench: Bench, teacher: NDArray[np.float32] | None, part: int) -> TrainingSet:
+    """The bank with one part's answers; a teacher of one part, the user's own, teaches all."""
+    if teacher is None:
+        return bench.training
+    answers = teacher[part if len(teacher) > 1 else 0]
+    return replace(bench.training, teacher=torch.from_numpy(answers))
 
 
 def fit(graph: Graph, data: TrainingSet, recipe: Recipe, seed: int) -> IntegerModel:

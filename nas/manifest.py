@@ -16,6 +16,7 @@ from nas.profile import Profile
 from nas.run_folder import read_json
 from nas.space import Space
 from nas.task import Task
+from nas.teaching import OwnModel
 from nas.validation import Judging, Validation
 
 FORMAT = 1  # of run.json
@@ -60,7 +61,7 @@ def open_manifest(
     judged: Judging,
     profile: Profile,
     budget: Budget,
-    teacher: bytes | None,
+    own: OwnModel | None,
 ) -> dict[str, Any]:
     """run.json of a new run, not yet written, or that of the run to resume.
 
@@ -69,7 +70,7 @@ def open_manifest(
             holds another run than the one that the options ask for.
     """
     path, study = options.out / "run.json", options.out / "study.db"
-    fresh = _manifest(options, task, judged, profile, budget, teacher)
+    fresh = _manifest(options, task, judged, profile, budget, own)
     if not path.exists():
         if study.exists() and not options.resume:
             raise RunError(f"{options.out}: holds a study without run.json; choose another --out")
@@ -114,7 +115,7 @@ def _manifest(
     judged: Judging,
     profile: Profile,
     budget: Budget,
-    teacher: bytes | None,
+    own: OwnModel | None,
 ) -> dict[str, Any]:
     rows = {"train": len(task.rows("train")), "val": len(task.rows("val"))}
     return {
@@ -151,7 +152,7 @@ def _manifest(
         "metric": options.metric,
         "validation": judged.kind,
         "distil": options.distil,
-        "own_teacher": None if teacher is None else hashlib.sha256(teacher).hexdigest(),
+        "own_teacher": None if own is None else hashlib.sha256(own.content).hexdigest(),
         "storage": None if options.storage is None else shown_storage(options.storage),
         "workers": options.workers,
         "notes": [],

@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 from nas import metrics
 from nas.brief import write_briefs
 from nas.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible
-from nas.errors import RunError, ToolMissing, UsageError
+from nas.errors import RunError, ToolMissing
 from nas.export import export_front
 from nas.finals import Finalist, shipped_file, train_finals
 from nas.integer import load_integer_model
@@ -35,36 +34,18 @@ from nas.search import EXPORT_S, EXPORT_S_PER_MEMBER, Clock, Search
 from nas.space import problem_of
 from nas.study import Study, default_storage, open_study
 from nas.task import Task
-from nas.teacher import (
-    MEMBERS,
-    Answers,
-    Teacher,
-    average,
-    get_teacher,
-    member_file,
-    read_answers,
-    teacher_hash,
-    warning,
-    write_answers,
-)
+from nas.teacher import Teacher, warning
+from nas.teaching import OwnModel, read_own_model, teacher_of
 from nas.validation import Judging, about, judging
 from nas.verify import Verification, require_equal, verify_run
 from nas.workers import (
-    MOST_DEATHS,
     DataSource,
     Pool,
-    ask_onnx,
     bench,
     examine_model,
     load_source,
     pool,
-    train_member,
 )
-
-NO_CROSS_TEACHER = (
-    "judged crosswise, so no teacher of our own: it would have seen the rows that judge"
-)
-TEACHER_SEED = 0  # one teacher a data set, whatever the search's seed
 
 
 def run_search(options: Options) -> Path:
@@ -89,12 +70,12 @@ def run_search(options: Options) -> Path:
         check_space(options.space, problem)
     check_possible(options.space, problem, profile, budget)
     judged = judging(task, options.validation)
-    onnx = _read_teacher(options.teacher)
+    own = read_own_model(options.teacher)
     begun = (options.out / "run.json").exists() or (options.out / ".lock").exists()
     if options.resume and not begun:
         raise RunError(f"{options.out}: no run.json, so nothing to resume; leave out --resume")
     with locked(options.out), Progress(options.quiet) as progress:
-        manifest = open_manifest(options, task, judged, profile, budget, onnx)
+        manifest = open_manifest(options, task, judged, profile, budget, own)
         source = DataSource(options.task, options.data, task.names, task.data_hash)
         rules = Rules(
             options.space,
@@ -110,7 +91,7 @@ def run_search(options: Options) -> Path:
         clock_ = Clock(options.budget_s, 0.0, began_s)
         session = _Session(options, task, judged, rules, manifest, clock_, progress)
         with pool(options.workers, source, bench(judged.kind)) as workers:
-            session.search(workers, onnx)
+            session.search(workers, own)
         session.finish()
     return options.out
 
@@ -140,15 +121,6 @@ def tflm_has_wheels() -> bool:
     return sys.platform == "linux" and os.uname().machine == "x86_64"
 
 
-def _read_teacher(path: str | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UsageError(f"--teacher {path}: {error.strerror}; give an .onnx file") from None
-
-
 class _Session:
     """The phases of one session, in the order in which they run."""
 
@@ -171,7 +143,7 @@ class _Session:
         self.examined: list[Examined] = []
         self.notes: list[str] = []
 
-    def search(self, workers: Pool, onnx: bytes | None) -> None:
+    def search(self, workers: Pool, own: OwnModel | None) -> None:
         """Everything that needs training processes."""
         say = self.progress.say
         budget = self.rules.budget
@@ -180,21 +152,9 @@ class _Session:
             f" {budget.flash_bytes:,} of Flash for the model"
         )
         say(f"judged by {about(self.judged)}")
-        teacher = self._teacher(workers, onnx)
-        if teacher is not None:
-            say(
-                f"teacher: {self.rules.metric} {teacher.val_score:.4f} on validation"
-                f" ({clock(self.clock.elapsed_s())})"
-            )
-            labels = self.task.y[self.judged.held_out]
-            useless = warning(teacher, self.rules.metric, labels, self.task.classes)
-            if useless is not None:
-                self.notes.append(useless)
-                say(f"warning: {useless}")
-            self.manifest["teacher"] = teacher.to_json()
-            self.rules = replace(self.rules, teacher=teacher.file)
-        else:
-            self.manifest["teacher"] = {"kind": "none"}
+        teacher = self._teacher(workers, own)
+        self.manifest["teacher"] = {"kind": "none"} if teacher is None else teacher.to_json()
+        self.rules = replace(self.rules, teacher=None if teacher is None else teacher.file)
         search = Search(
             self.rules, self._open_study(), workers, self.run, self.clock, self.progress
         )
@@ -256,65 +216,26 @@ class _Session:
             )
         return study
 
-    def _teacher(self, workers: Pool, onnx: bytes | None) -> Teacher | None:
-        """The cached teacher of these data, or a new one; None without distillation."""
+    def _teacher(self, workers: Pool, own: OwnModel | None) -> Teacher | None:
+        """None without distillation."""
         if not self.options.distil:
             return None
-        if self.judged.kind == "cross" and self.options.teacher is None:
-            self.notes.append(NO_CROSS_TEACHER)
-            return None
-        path, metric = self.options.teacher, self.rules.metric
-        identity = teacher_hash(self.task, self.judged.kind, metric, TEACHER_SEED, onnx)
-        kind = "ensemble" if path is None else "onnx"
 
-        def ask() -> Answers:
-            for _ in range(MOST_DEATHS):
-                try:
-                    if path is None:
-                        return average(self._members(workers, identity))
-                    answers: Answers = workers.submit(ask_onnx, path).result()
-                    return answers
-                except BrokenProcessPool:
-                    workers.replace()
-            raise RunError(
-                f"{self.run}: {MOST_DEATHS} worker processes were killed while the teacher was"
-                " made, probably for memory; use fewer --workers and --resume"
-            )
-
-        return get_teacher(self.task, self.judged, metric, identity, kind, ask)
-
-    def _members(self, workers: Pool, identity: str) -> list[Answers]:
-        """The members of the ensemble; those that a stopped run has finished are not made again."""
-        files = [member_file(identity, i) for i in range(MEMBERS)]
-        members = {i: held for i, file in enumerate(files) if (held := read_answers(file))}
-        futures = {
-            workers.submit(train_member, self.rules.metric, TEACHER_SEED + i): i
-            for i in range(MEMBERS)
-            if i not in members
-        }
-
-        def show() -> None:
+        def show(done: int, wanted: int) -> None:
             gone = clock(self.clock.elapsed_s())
-            self.progress.status(
-                f"teacher  {len(members)} of {MEMBERS} members trained  {gone} gone"
-            )
+            self.progress.status(f"teacher  {done} of {wanted} members trained  {gone} gone")
 
-        killed: BrokenProcessPool | None = None
-        pending = set(futures)
-        while pending:
-            show()  # every second, for the clock
-            done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
-            for future in done:
-                try:
-                    answers = future.result()
-                except BrokenProcessPool as error:  # what the others finished is kept first
-                    killed = error
-                else:
-                    members[futures[future]] = answers
-                    write_answers(files[futures[future]], answers)
-        if killed is not None:
-            raise killed
-        return [members[i] for i in range(MEMBERS)]
+        teacher = teacher_of(self.task, self.judged, self.rules.metric, own, workers, show)
+        self.progress.say(
+            f"teacher: {self.rules.metric} {teacher.val_score:.4f} on validation"
+            f" ({clock(self.clock.elapsed_s())})"
+        )
+        labels = self.task.y[self.judged.held_out]
+        useless = warning(teacher, self.rules.metric, labels, self.task.classes)
+        if useless is not None:
+            self.notes.append(useless)
+            self.progress.say(f"warning: {useless}")
+        return teacher
 
     def finish(self) -> None:
         """Front, export, verification, report: nothing is trained any more."""

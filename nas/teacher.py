@@ -20,19 +20,20 @@ from nas import metrics
 from nas.metrics import Metric
 from nas.run_folder import write_atomic
 from nas.task import Task
-from nas.validation import Judging, Validation
+from nas.validation import FOLDS, Judging, Validation
 
 MEMBERS = 3
 USELESS = 0.1  # share of the way from guessing to perfect below which a teacher is warned of
-VERSION = 3  # of everything below: raise it when a change makes another teacher of the same data
+VERSION = 4  # of everything below: raise it when a change makes another teacher of the same data
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A teacher's log-probabilities: of every training copy, of validation and of test.
+    """A teacher's log-probabilities: of every training copy, of the rows that judge and of test.
 
-    `bank` is (copies, n, classes) in the order of `augment.make_bank`, the others (n, classes);
-    `val` are the rows that judge.
+    `bank` is (parts, copies, n, classes), the copies in the order of `augment.make_bank`, the
+    others are (n, classes). Part 0 teaches what ships. Where rows are judged crosswise, part 1 + i
+    teaches the network that is judged by fold i, and has not seen that fold either.
     """
 
     bank: NDArray[np.float32]
@@ -70,18 +71,41 @@ class Teacher:
         }
 
 
-def average(members: Sequence[Answers]) -> Answers:
-    """The ensemble: normalised mean of the members' log-probabilities."""
+def members(kind: Validation) -> list[tuple[int, int]]:
+    """(part, number) of the networks that make a teacher.
 
-    def mean(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        return log_softmax(np.mean(parts, 0))
+    With folds each part is one network, for time's sake: on the one set where it was tried, two
+    were worth half a point more, at twice the price.
+    """
+    if kind == "split":
+        return [(0, number) for number in range(MEMBERS)]
+    return [(part, 0) for part in range(1 + FOLDS)]
 
+
+def combine(judged: Judging, answers: Sequence[Answers]) -> Answers:
+    """One teacher of what its `members` answered, in their order.
+
+    A part is the normalised mean of its members' log-probabilities. A row that judges has the
+    answer of a part that has not seen it.
+    """
+    parts: dict[int, list[Answers]] = {}
+    for (part, _), held in zip(members(judged.kind), answers, strict=True):
+        parts.setdefault(part, []).append(held)
+    val = _mean([held.val for held in parts[0]])
+    if judged.fold is not None:
+        for part in range(1, 1 + FOLDS):
+            rows = judged.fold == part - 1
+            val[rows] = _mean([held.val for held in parts[part]])[rows]
     return Answers(
-        mean([m.bank for m in members]),
-        mean([m.val for m in members]),
-        mean([m.test for m in members]),
-        sum(m.parameters for m in members),
+        np.concatenate([_mean([held.bank for held in parts[part]]) for part in sorted(parts)]),
+        val,
+        _mean([held.test for held in parts[0]]),
+        sum(held.parameters for held in parts[0]),
     )
+
+
+def _mean(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return log_softmax(np.mean(parts, 0))
 
 
 def log_softmax(x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -135,7 +159,7 @@ def get_teacher(
     if answers is None:
         answers = ask()
         write_answers(file, answers)
-        for number in range(MEMBERS):
+        for number in range(len(members(judged.kind))):
             member_file(identity, number).unlink(missing_ok=True)
 
     def score(log_probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

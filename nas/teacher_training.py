@@ -95,12 +95,21 @@ def _readout(ops: list[Op], name: str, source: str, size: tuple[int, int], chann
     return f"{name}_embedding"
 
 
-def train_member(bench: Bench, metric: Metric, seed: int) -> Answers:
-    """Trains one wide float network on the whole bank and asks it everything."""
+def train_member(bench: Bench, metric: Metric, part: int, seed: int) -> Answers:
+    """Trains one wide float network on the bank, and asks it everything.
+
+    Args:
+        part: 0 trains on all rows, 1 + i on those that are not of fold i.
+    """
     torch.manual_seed(seed)
     data = bench.training
     net = Student(teacher_graph(bench.problem), data.scales, quantised=False, dropout=0.3)
-    train(net, data, teacher_recipe(len(data.labels), metric), seed)
+    if part == 0:
+        seen = data
+    else:
+        assert bench.judging.fold is not None
+        seen = data.subset(bench.judging.fold != part - 1)
+    train(net, seen, teacher_recipe(len(seen.labels), metric), seed)
 
     def ask(inputs: Mapping[str, torch.Tensor]) -> NDArray[np.float32]:
         answers: NDArray[np.float32] = predict(net, inputs, data.scales).log_softmax(-1).numpy()
@@ -111,7 +120,7 @@ def train_member(bench: Bench, metric: Metric, seed: int) -> Answers:
 
     copies = range(len(next(iter(data.inputs.values()))))
     return Answers(
-        np.stack([ask({k: v[copy] for k, v in data.inputs.items()}) for copy in copies]),
+        np.stack([ask({k: v[copy] for k, v in data.inputs.items()}) for copy in copies])[None],
         ask(tensors(bench.inputs["val"])),
         ask(tensors(bench.inputs["test"])),
         sum(p.numel() for p in net.parameters()),
@@ -172,7 +181,7 @@ def run_onnx(bench: Bench, path: str) -> Answers:
     }
     copies = range(len(bank[names[0]]))
     return Answers(
-        np.stack([ask({k: v[copy] for k, v in bank.items()}) for copy in copies]),
+        np.stack([ask({k: v[copy] for k, v in bank.items()}) for copy in copies])[None],
         ask(bench.inputs["val"]),
         ask(bench.inputs["test"]),
         0,

@@ -128,11 +128,11 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def train_member(metric: Metric, seed: int) -> Any:
-    """`teacher.Answers` of one member of the ensemble, trained in a worker."""
+def train_member(metric: Metric, part: int, seed: int) -> Any:
+    """`teacher.Answers` of one member of a teacher, trained in a worker."""
     from nas import teacher_training
 
-    return teacher_training.train_member(prepared(), metric, seed)
+    return teacher_training.train_member(prepared(), metric, part, seed)
 
 
 def ask_onnx(path: str) -> Any:

@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,16 +30,15 @@ from test_search import (
 )
 
 from nas import finals as finals_module
-from nas import run as run_module
-from nas import search, verify
+from nas import search, teaching, verify
 from nas.errors import DataError, RunError
-from nas.progress import Progress
 from nas.recipe import FINAL_SEEDS
 from nas.rules import OBJECTIVES, training_seed
-from nas.search import Clock, Search
+from nas.search import Search
 from nas.study import Study, default_storage, open_study
 from nas.task import load_task
 from nas.teacher import Answers, member_file
+from nas.validation import judging
 from nas.verify import Verification
 from nas.workers import DataSource, Training, bench, pool, train
 
@@ -218,7 +216,7 @@ class Teachers:
     def __init__(self, deadly: set[int]) -> None:
         self.deadly, self.seeds, self.replaced = deadly, [], 0  # type: ignore[var-annotated]
 
-    def submit(self, function: Any, metric: str, seed: int) -> "Future[Any]":
+    def submit(self, function: Any, metric: str, part: int, seed: int) -> "Future[Any]":
         future: Future[Any] = Future()
         self.seeds.append(seed)
         if len(self.seeds) in self.deadly:
@@ -232,23 +230,16 @@ class Teachers:
 
 
 def make_teacher(workers: Any, run: Path) -> Any:
-    session = SimpleNamespace(
-        options=SimpleNamespace(distil=True, teacher=None),
-        rules=rules(),
-        run=run,
-        clock=Clock(None),
-        progress=Progress(quiet=True),
-        task=load_task(World(run).data),
-    )
-    session._members = lambda *given: run_module._Session._members(session, *given)  # type: ignore[arg-type]
-    return run_module._Session._teacher(session, workers, None)  # type: ignore[arg-type]
+    task = load_task(World(run).data)
+    judged = judging(task, "split")
+    return teaching.teacher_of(task, judged, "accuracy", None, workers, lambda *counts: None)
 
 
 def test_members_of_a_teacher_outlive_a_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(run_module, "get_teacher", lambda *given: (given[2], given[4]()))
+    monkeypatch.setattr(teaching, "get_teacher", lambda *given: (given[3], given[5]()))
     workers = Teachers({2})
     identity, made = make_teacher(workers, tmp_path)
     assert workers.replaced == 1 and sorted(workers.seeds[:3]) == [0, 1, 2]

@@ -21,12 +21,14 @@ from nas.space import Problem, Sensor
 from nas.student import Student
 from nas.task import Task, make_task
 from nas.teacher import (
+    MEMBERS,
     Answers,
     Teacher,
-    average,
     cache_folder,
+    combine,
     get_teacher,
     log_softmax,
+    members,
     teacher_hash,
     warning,
 )
@@ -66,7 +68,7 @@ def answers(task: Task, seed: int = 0) -> Answers:
         return log_softmax(rng.normal(size=(*shape, task.classes)).astype(np.float32))
 
     counts = {split: len(task.rows(split)) for split in ("train", "val", "test")}
-    return Answers(some(2, counts["train"]), some(counts["val"]), some(counts["test"]), 7)
+    return Answers(some(1, 2, counts["train"]), some(counts["val"]), some(counts["test"]), 7)
 
 
 # ---------------------------------------------------------------- identity and cache
@@ -170,15 +172,31 @@ def test_what_run_json_says(task: Task, cache: Path) -> None:
     assert document == {"kind": "onnx", "hash": "one", "parameters": 7}
 
 
-def test_average_is_normalised(task: Task) -> None:
-    members = [answers(task, seed) for seed in range(3)]
-    mean = average(members)
-    assert mean.parameters == 21
+def test_an_ensemble_is_the_normalised_mean(task: Task) -> None:
+    made = [answers(task, seed) for seed in range(MEMBERS)]
+    mean = combine(judging(task, "split"), made)
+    assert mean.parameters == 7 * MEMBERS
     for name in ("bank", "val", "test"):
         part = getattr(mean, name)
+        assert part.shape == getattr(made[0], name).shape
         np.testing.assert_allclose(np.exp(part).sum(-1), 1, rtol=1e-5)
-        logits = np.mean([getattr(member, name) for member in members], 0)
+        logits = np.mean([getattr(member, name) for member in made], 0)
         np.testing.assert_allclose(np.diff(part), np.diff(logits), atol=1e-5)
+
+
+def test_crosswise_a_row_is_answered_by_the_part_that_has_not_seen_it(task: Task) -> None:
+    judged = judging(task, "cross")
+    assert judged.fold is not None
+    assert members("cross") == [(0, 0), (1, 0), (2, 0), (3, 0)]
+    made = [answers(task, seed) for seed in range(4)]
+    made = [replace(held, val=held.bank[0, 0][judged.fold * 2]) for held in made]
+    whole = combine(judged, made)
+    assert whole.bank.shape == (4, *made[0].bank.shape[1:]) and whole.parameters == 7
+    for part, held in enumerate(made):
+        np.testing.assert_allclose(whole.bank[part], held.bank[0], atol=1e-5)
+        rows = judged.fold == part - 1
+        np.testing.assert_allclose(whole.val[rows], held.val[rows], atol=1e-5)
+    np.testing.assert_allclose(whole.test, made[0].test, atol=1e-5)
 
 
 def test_log_softmax_of_large_numbers() -> None:
@@ -213,16 +231,41 @@ def test_a_member_answers_for_every_copy_and_split(
 ) -> None:
     short = Recipe(steps=30, batch_size=16, peak_rate=1e-2)
     monkeypatch.setattr(teacher_training, "teacher_recipe", lambda rows, metric: short)
-    first, again, other = (train_member(bench, "accuracy", seed) for seed in (1, 1, 2))
+    first, again, other = (train_member(bench, "accuracy", 0, seed) for seed in (1, 1, 2))
     rows = {split: len(labels) for split, labels in bench.labels.items()}
-    assert first.bank.shape == (1 + COPIES, rows["train"], CLASSES)
+    assert first.bank.shape == (1, 1 + COPIES, rows["train"], CLASSES)
     assert (first.val.shape, first.test.shape) == ((rows["val"], CLASSES), (rows["test"], CLASSES))
     assert first.parameters > 1000
     for name in ("bank", "val", "test"):
         np.testing.assert_allclose(np.exp(getattr(first, name)).sum(-1), 1, rtol=1e-4)
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     assert (first.val != other.val).any()
-    assert (first.bank[0].argmax(1) == bench.labels["train"]).mean() > 0.7
+    assert (first.bank[0, 0].argmax(1) == bench.labels["train"]).mean() > 0.7
+
+
+def test_a_member_without_a_fold_has_not_seen_it(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = prepare(task, judging(task, "cross"), 0)
+    assert bench.judging.fold is not None
+    seen: list[int] = []
+    usual = teacher_training.train
+
+    def note(net: Any, data: Any, recipe: Recipe, seed: int) -> None:
+        seen.append(len(data.labels))
+        kept = bench.judging.fold != 1
+        if len(seen) == 2:
+            assert (data.labels.numpy() == bench.labels["train"][kept]).all()
+            assert (
+                data.inputs["accel"].numpy() == bench.training.inputs["accel"][:, kept].numpy()
+            ).all()
+        usual(net, data, replace(recipe, steps=2), seed)
+
+    monkeypatch.setattr(teacher_training, "train", note)
+    whole, part = (train_member(bench, "accuracy", part, 0) for part in (0, 2))
+    assert seen == [48, 48 - int((bench.judging.fold == 1).sum())]
+    assert whole.bank.shape == part.bank.shape == (1, 1 + COPIES, 48, CLASSES)
+    assert (whole.val != part.val).any()
 
 
 def test_a_teacher_that_has_learnt_nothing_is_warned_of() -> None:
@@ -300,14 +343,14 @@ def test_a_model_sees_real_values(bench: Bench, tmp_path: Path) -> None:
     seen = run_onnx(bench, model(tmp_path / "m.onnx"))
     task = bench.task
     for split, log_probabilities in (
-        ("train", seen.bank[0]),
+        ("train", seen.bank[0, 0]),
         ("val", seen.val),
         ("test", seen.test),
     ):
         expected = log_softmax(by_hand(task, task.rows(split)).astype(np.float32))
         np.testing.assert_allclose(log_probabilities, expected, rtol=1e-3, atol=1e-3)
-    assert seen.bank.shape == (1 + COPIES, len(task.rows("train")), CLASSES)
-    assert (seen.bank[1] != seen.bank[0]).any() and seen.parameters == 0
+    assert seen.bank.shape == (1, 1 + COPIES, len(task.rows("train")), CLASSES)
+    assert (seen.bank[0, 1] != seen.bank[0, 0]).any() and seen.parameters == 0
 
 
 def test_logits_and_probabilities_say_the_same(bench: Bench, tmp_path: Path) -> None:

@@ -161,27 +161,31 @@ def test_the_score_is_that_of_the_answers_kept(task: Task, kind: Any, tmp_path: 
         assert (classify(model, bench.inputs["val"]) == answers).all()
 
 
-def test_a_teacher_is_asked_about_the_rows_in_training(task: Task) -> None:
+def test_each_network_has_the_teacher_of_its_part(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = prepare(task, judging(task, "cross"), 0)
+    assert bench.judging.fold is not None
     copies, rows = next(iter(bench.training.inputs.values())).shape[:2]
-    answers = np.log(np.random.default_rng(0).dirichlet(np.ones(3), (copies, rows)))
-    recipe = Recipe(steps=8, batch_size=16, distil_weight=0.7)
+    own = np.random.default_rng(0).normal(size=(1 + FOLDS, copies, rows, 3)).astype(np.float32)
+    short = Recipe(steps=2, batch_size=8, distil_weight=0.7)
+    taught: list[Any] = []
+
+    def note(graph: Any, data: TrainingSet, recipe: Recipe, seed: int) -> IntegerModel:
+        assert data.teacher is not None
+        taught.append(data.teacher.numpy())
+        return fit(graph, data, short, seed)
+
+    monkeypatch.setattr(evaluate, "fit", note)
     graph = genes(bench).lower()
-    one, two = (
-        train_student(bench, graph, recipe, "accuracy", held.astype(np.float32), 3)
-        for held in (answers, answers[:, ::-1].copy())
-    )
-    assert one.model != two.model
-    mask = np.arange(rows) % 2 == 0
-    part = TrainingSet(
-        bench.training.inputs,
-        bench.training.scales,
-        bench.training.labels,
-        3,
-        torch.tensor(answers),
-    ).subset(mask)
-    assert part.teacher is not None
-    assert (part.teacher.numpy() == answers[:, mask]).all()
+    train_student(bench, graph, short, "accuracy", own, 3)
+    assert (taught[0] == own[0]).all() and len(taught) == 1 + FOLDS
+    for part in range(FOLDS):
+        assert (taught[1 + part] == own[1 + part][:, bench.judging.fold != part]).all()
+    taught.clear()
+    train_student(bench, graph, short, "accuracy", own[:1], 3)  # the user's own teacher
+    for part in range(FOLDS):
+        assert (taught[1 + part] == own[0][:, bench.judging.fold != part]).all()
 
 
 # ---------------------------------------------------------------- the file
@@ -215,8 +219,10 @@ def test_a_run_on_few_rows(tmp_path: Path) -> None:
     end = ("--trials", 2, "--no-verify")
     world.search("--data", world.data, *end, "--out", world.run)
     manifest = document(world.run / "run.json")
-    assert manifest["validation"] == "cross" and manifest["teacher"] == {"kind": "none"}
-    assert any("judged crosswise, so no teacher" in note for note in manifest["notes"])
+    assert manifest["validation"] == "cross"
+    teacher = next((world.folder / "cache" / "teachers").iterdir())
+    with np.load(teacher) as held:
+        assert held["bank"].shape[0] == 1 + FOLDS and held["val"].shape == (280, 3)
     labels = arrays["y"][arrays["split"] < 2]
     assert len(labels) == 280
     for row in table(world.run / "front.csv"):
