@@ -130,10 +130,19 @@ def _listed(names: Sequence[str]) -> str:
 
 def _scores(row: FrontRow, about: Document, manifest: Document) -> str:
     rows = manifest["data"]["rows"]
+    judges = f"{rows['val']:,} of validation"
+    what = "The scores are those of the integers in these files."
+    if manifest.get("validation") == "cross":
+        judges = f"{rows['train'] + rows['val']:,} of training and validation, crosswise"
+        what = (
+            "The test score is that of the integers in these files. The other one is that of three"
+            " networks of the same training, each on the third of the windows that it had not seen;"
+            " these integers were trained on all three."
+        )
     lines = [
         f"| windows | {row.metric.replace('_', ' ')} | 90 % interval | |",
         "|---|---|---|---|",
-        f"| {rows['val']:,} of validation | {row.val_score:.4f} | {row.val_low:.4f} to"
+        f"| {judges} | {row.val_score:.4f} | {row.val_low:.4f} to"
         f" {row.val_high:.4f} | it was chosen by these: expect a little less |",
         f"| {rows['test']:,} of test | {row.test_score:.4f} | {row.test_low:.4f} to"
         f" {row.test_high:.4f} | touched once, for the final front |",
@@ -153,7 +162,7 @@ def _scores(row: FrontRow, about: Document, manifest: Document) -> str:
     if len(missing) > 1:
         scores = [f"`{name}` {entry['score']:.4f}" for name, entry in missing.items()]
         note += f" Test score with one sensor held at its training mean: {_listed(scores)}."
-    return "\n".join([*lines, "", f"{note} The scores are those of the integers in these files."])
+    return "\n".join([*lines, "", f"{note} {what}"])
 
 
 def _needs(row: FrontRow, about: Document, manifest: Document) -> str:

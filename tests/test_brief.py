@@ -223,6 +223,15 @@ def test_worst_group(world: World) -> None:
     assert "worst person or site is not known" in " ".join(without.split())
 
 
+def test_what_judged_crosswise_is_not_said_of_the_files(world: World) -> None:
+    text = brief(world.row, world.about, MANIFEST | {"validation": "cross"}, PROOF)
+    words = " ".join(text.split())
+    assert "| 48 of training and validation, crosswise | 0.7500 | 0.7100 to 0.7800 |" in words
+    assert "of three networks of the same training, each on the third of the windows" in words
+    assert "The scores are those of the integers" not in words
+    assert "The scores are those of the integers" in " ".join(world.text.split())
+
+
 def test_what_is_unknown_is_said(world: World) -> None:
     inputs = {
         name: {k: v for k, v in rule.items() if not k.startswith("stored")}

@@ -316,6 +316,19 @@ def test_an_empty_run_has_a_page(tmp_path: Path) -> None:
     assert "No trial was refused" in text
 
 
+@pytest.mark.parametrize(
+    "validation, text",
+    [
+        ("split", "Only validation chose"),
+        ("cross", "each third was answered by a network that had not"),
+    ],
+)
+def test_what_judged_is_said(tmp_path: Path, validation: str, text: str) -> None:
+    run = write_run(tmp_path / "run", candidates=1)
+    write_json(run / "run.json", manifest() | {"validation": validation})
+    assert text in write_report(run).read_text()
+
+
 @pytest.mark.parametrize("name", ["run.json", "trials.csv", "front.csv", "architecture.json"])
 @pytest.mark.parametrize("harm", ["missing", "torn", "emptied"])
 def test_a_missing_or_torn_file_is_an_error(tmp_path: Path, name: str, harm: str) -> None:

@@ -214,7 +214,7 @@ def test_a_run_on_few_rows(tmp_path: Path) -> None:
     world = World(tmp_path)
     with np.load(world.data) as held:
         arrays = dict(held)
-    arrays["split"][100:280] = 0  # 20 rows are left for validation
+    arrays["split"][100:280] = 2  # 20 rows are left for validation
     np.savez(world.data, **arrays)
     end = ("--trials", 2, "--no-verify")
     world.search("--data", world.data, *end, "--out", world.run)
@@ -222,9 +222,9 @@ def test_a_run_on_few_rows(tmp_path: Path) -> None:
     assert manifest["validation"] == "cross"
     teacher = next((world.folder / "cache" / "teachers").iterdir())
     with np.load(teacher) as held:
-        assert held["bank"].shape[0] == 1 + FOLDS and held["val"].shape == (280, 3)
+        assert held["bank"].shape[0] == 1 + FOLDS and held["val"].shape == (100, 3)
     labels = arrays["y"][arrays["split"] < 2]
-    assert len(labels) == 280
+    assert len(labels) == 100
     for row in table(world.run / "front.csv"):
         files = [world.run / "trained" / f"{row['id']}{n}.npz" for n in ("", ".1", ".2", ".3")]
         scores = [
@@ -232,9 +232,9 @@ def test_a_run_on_few_rows(tmp_path: Path) -> None:
             for file in files
             if file.exists()
         ]
-        assert float(row["val_score"]) in scores and float(row["val_score"]) > 0.8
-        assert int(row["steps"]) in (student_steps(280), 2 * student_steps(280))
-    assert student_steps(280) == SEARCH_EPOCHS * 280 // batch_size_for(280)
+        assert float(row["val_score"]) in scores and float(row["val_score"]) > 0.7
+        assert int(row["steps"]) in (student_steps(100), 2 * student_steps(100))
+    assert student_steps(100) == SEARCH_EPOCHS * 100 // batch_size_for(100)
     line = world.refused(
         *("--data", world.data, *end, "--out", world.run, "--resume", "--validation", "split")
     )

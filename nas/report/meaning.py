@@ -22,7 +22,8 @@ from nas.report.format import (
 
 KINDS = (
     ("Validation and test score", "measured",
-     "On the integer model: the very numbers that the exported files compute."),
+     "On the integer model, as the reference, TFLM and the integer ONNX file compute it; LiteRT's "
+     "own rounding may change a few outputs."),
     ("Arena", "exact", "Peak of the planned activations, inputs and output included."),
     ("Weights", "exact", "Packed weights, biases, requantisation constants and tables."),
     ("RAM", "estimated", "Arena, scratch, statics and stack, until the program is linked."),
@@ -78,7 +79,7 @@ def _notes(run: Run) -> list[tuple[str, str]]:
         ),
         (
             "Selection",
-            "Only validation chose the networks. The test split was touched once, for the members "
+            f"{_judged(run)} chose the networks. The test split was touched once, for the members "
             "of this front. The best of many validation scores is flattering, so members of the "
             "front were trained again with other seeds, as far as time went; these trainings "
             "decide, and the one nearest to their mean ships. Trust the test.",
@@ -91,6 +92,16 @@ def _notes(run: Run) -> list[tuple[str, str]]:
             "0 is an empty front, 1 would be no error at no cost.",
         ),
     ]
+
+
+def _judged(run: Run) -> str:
+    """The rows whose score selected, as the subject of a sentence."""
+    if run.manifest.get("validation") != "cross":
+        return "Only validation"
+    return (
+        "Only training and validation, of which each third was answered by a network that had not "
+        "seen it (what ships was then trained on all of them),"
+    )
 
 
 def origin(run: Run) -> str:
