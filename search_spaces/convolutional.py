@@ -152,7 +152,12 @@ def _decimations(sensor: Sensor) -> tuple[int, ...]:
 
 
 def start_branch(
-    sensor: Sensor, width: int, bits: int, embedding: int, downsample: Downsample
+    sensor: Sensor,
+    width: int,
+    bits: int,
+    embedding: int,
+    downsample: Downsample,
+    readout: Readout,
 ) -> dict[str, int | str]:
     """Genes of a branch that was good on every data set that we tried: dense convolutions.
 
@@ -184,7 +189,7 @@ def start_branch(
         f"{name}.kernel": KERNELS.index(5 if sensor.kind == "series" else 3),
         f"{name}.downsample": downsample,
         f"{name}.convolution": "dense",
-        f"{name}.readout": "mean",
+        f"{name}.readout": readout,
         f"{name}.embedding": EMBEDDINGS.index(embedding),
         f"{name}.embedding_bits": BITS.index(bits),
     }

@@ -116,16 +116,17 @@ def sample(trial: Trial, problem: Problem) -> MultimodalStudent:
     )
 
 
-# Width and bits of the networks with which a search begins, the most useful first: a small and a
-# middling one at 4 bits, the same with strides, a large one, and both ends of the bits.
-STARTS: tuple[tuple[int, int, Downsample], ...] = (
-    (8, 4, "average"),
-    (4, 4, "average"),
-    (8, 4, "stride"),
-    (12, 4, "average"),
-    (8, 8, "average"),
-    (6, 2, "average"),
-    (4, 2, "stride"),
+# Width, bits, downsampling and readout of the networks with which a search begins, the most useful
+# first: a small and a middling one at 4 bits, the same with strides, a large one, both ends of the
+# bits.
+STARTS: tuple[tuple[int, int, Downsample, Readout], ...] = (
+    (8, 4, "average", "mean"),
+    (4, 4, "average", "mean"),
+    (8, 4, "stride", "mean"),
+    (12, 4, "average", "grid"),
+    (8, 8, "average", "mean"),
+    (6, 2, "average", "mean"),
+    (4, 2, "stride", "mean"),
 )
 
 
@@ -134,15 +135,19 @@ def starts(problem: Problem) -> list[Genes]:
     names = [sensor.name for sensor in problem.sensors]
     found = [_start(problem, names, *start) for start in STARTS]
     if len(names) > 1:
-        width, bits, downsample = STARTS[0]
         for left_out in names:
             used = [name for name in names if name != left_out]
-            found.append(_start(problem, used, width, bits, downsample))
+            found.append(_start(problem, used, *STARTS[0]))
     return found
 
 
 def _start(
-    problem: Problem, used: Sequence[str], width: int, bits: int, downsample: Downsample
+    problem: Problem,
+    used: Sequence[str],
+    width: int,
+    bits: int,
+    downsample: Downsample,
+    readout: Readout,
 ) -> Genes:
     genes: dict[str, int | str] = {
         "fusion": "concat",
@@ -155,7 +160,7 @@ def _start(
     vectors = any(sensor.kind == "vector" for sensor in problem.sensors)
     for sensor in problem.sensors:
         genes[f"{sensor.name}.on"] = 1 if sensor.name in used else 0
-        genes |= start_branch(sensor, width, bits, 24 if vectors else 0, downsample)
+        genes |= start_branch(sensor, width, bits, 24 if vectors else 0, downsample, readout)
     return genes
 
 
