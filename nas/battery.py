@@ -11,7 +11,7 @@ these are modelled too. Nothing but the core is counted.
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -105,17 +105,7 @@ def read_cell(text: str) -> Cell:
         raise UsageError(
             f"--cell {text}: no such cell; give one of {', '.join(cells())}, or a capacity in mAh"
         )
-    own = OWN_CELL
-    return Cell(
-        f"{capacity:g} mAh",
-        own.text,
-        capacity,
-        own.voltage_v,
-        own.rated_ma,
-        own.self_discharge_percent_per_year,
-        own.shelf_life_years,
-        own.source,
-    )
+    return replace(OWN_CELL, name=f"{capacity:g} mAh", capacity_mah=capacity)
 
 
 # ---------------------------------------------------------------- life
@@ -205,3 +195,27 @@ def window_bytes(inputs: Mapping[str, Mapping[str, Any]]) -> int | None:
             return None
         total += math.prod(source["shape"]) * int(source["stored_bytes"])
     return total
+
+
+def stream_bytes_per_s(inputs: Mapping[str, Mapping[str, Any]], period_s: float) -> float:
+    """What a node without a network would send: every window, but no sample twice.
+
+    Windows that overlap share samples. Where the rate of a series is known, no more is counted than
+    it delivers; where it is not, windows are taken not to overlap.
+
+    Args:
+        inputs: of architecture.json, all with `stored_bytes`.
+        period_s: from one inference to the next.
+    """
+    total = 0.0
+    for source in inputs.values():
+        width = int(source["stored_bytes"])
+        windows = math.prod(source["shape"]) * width / period_s
+        rate_hz = source.get("rate_hz") or math.inf
+        total += min(windows, rate_hz * source["shape"][-1] * width)
+    return total
+
+
+def rates_known(inputs: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether no series is without its sampling rate."""
+    return all(source.get("rate_hz") for source in inputs.values() if source["kind"] == "series")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.battery import CLASS_BYTES, energy_formula, read_power, window_bytes
+from nas.battery import CLASS_BYTES, energy_formula, rates_known, read_power, window_bytes
 from nas.choose import FrontRow, parse_rows
 from nas.run_folder import read_front, read_json, read_manifest, write_atomic
 
@@ -196,21 +196,29 @@ life: `nas pick RUN {row.id} --every-s 1 --cell CR2032`."""
 
 
 SHAPES = {
-    "series": "{0} time steps of {1} channels, oldest first",
+    "series": "{0} time steps of {1} channels",
     "image": "{0} rows of {1} pixels of {2} channels",
     "vector": "{0} features",
 }
 
 
+def _input(name: str, rule: Document) -> str:
+    sizes = SHAPES[rule["kind"]].format(*rule["shape"]).replace(" 1 channels", " 1 channel")
+    columns, rate_hz = rule.get("columns"), rule.get("rate_hz")
+    named = f" ({', '.join(columns)})" if columns else ""
+    rate = f" at {rate_hz:g} Hz: {rule['shape'][0] / rate_hz:g} s" if rate_hz else ""
+    order = ", oldest first" if rule["kind"] == "series" else ""
+    stored = f", stored as {rule['stored_type']}" if "stored_type" in rule else ""
+    return (
+        f"- `{name}`: {sizes}{named}{rate}{order}{stored}; int8 step {rule['scale']:.6g} deviations"
+    )
+
+
 def _inputs(about: Document) -> str:
-    lines = []
-    for name, rule in about["inputs"].items():
-        sizes = SHAPES[rule["kind"]].format(*rule["shape"]).replace(" 1 channels", " 1 channel")
-        stored = f", stored as {rule['stored_type']}" if "stored_type" in rule else ""
-        lines.append(f"- `{name}`: {sizes}{stored}; int8 step {rule['scale']:.6g} deviations")
+    lines = [_input(name, rule) for name, rule in about["inputs"].items()]
+    unnamed = "" if rates_known(about["inputs"]) else " (the data file does not name every one)"
     return f"""\
-Sensors, in this order, each one window at the sampling rate of the recordings (the data file does
-not name it):
+Sensors, in this order, each one window at the sampling rate of the recordings{unnamed}:
 
 {chr(10).join(lines)}
 

@@ -83,7 +83,8 @@ def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
 def _input(modality: Modality) -> dict[str, Any]:
     """How real values become the artefact's integers: round((x - mean) / std / scale).
 
-    `stored_type` is what one value is in the data file.
+    `stored_type` is what one value is in the data file; `rate_hz` and `columns` are None and empty
+    where it does not name them.
     """
     return {
         "kind": modality.kind,
@@ -94,6 +95,8 @@ def _input(modality: Modality) -> dict[str, Any]:
         "zero_point": modality.zero_point,
         "stored_type": modality.values.dtype.name,
         "stored_bytes": modality.values.dtype.itemsize,
+        "rate_hz": modality.rate_hz,
+        "columns": list(modality.columns),
     }
 
 

@@ -357,6 +357,25 @@ def read_factor(where: str, key: str, arrays: Mapping[str, Array], channels: int
     return factor
 
 
+def read_rate_hz(name: str, arrays: Mapping[str, Array]) -> float | None:
+    """`rate_hz_NAME`, as `nas import` writes it: one positive number.
+
+    Keys that the format does not name belong to the user, so anything else of this name is ignored.
+    """
+    rate = np.asarray(arrays.get(f"rate_hz_{name}", ()))
+    if rate.shape != () or rate.dtype.kind not in "iuf" or not 0 < rate < np.inf:
+        return None
+    return float(rate)
+
+
+def read_columns(name: str, arrays: Mapping[str, Array], channels: int) -> tuple[str, ...]:
+    """`columns_NAME`, as `nas import` writes it: a text for each channel; () for anything else."""
+    columns = np.asarray(arrays.get(f"columns_{name}", ()))
+    if columns.shape != (channels,) or columns.dtype.kind != "U":
+        return ()
+    return tuple(columns.tolist())
+
+
 def check_finite(where: str, name: str, real: Array) -> None:
     """No NaN or infinity among the real values (N, ...), and none beyond `LARGEST`."""
     bad = ~(np.abs(real) <= LARGEST)

@@ -220,10 +220,11 @@ def _arrays(
         arrays["split"] = np.repeat(
             np.array([_split(r) for r, _ in kept], np.int8), [len(w.starts_s) for _, w in kept]
         )
-    # Not read by a search; they lead from a window back to its recording.
+    # Not used by a search: these lead from a window back to its recording,
     arrays["recording"] = _repeated(kept, [recording.name for recording, _ in kept])
     arrays["start_s"] = np.concatenate([windows.starts_s for _, windows in kept])
-    for sensor in columns.sensors:
+    for sensor in columns.sensors:  # and these from a candidate back to the sensor.
+        arrays[f"columns_{sensor.name}"] = np.array(sensor.columns)
         if not sensor.vector:
             arrays[f"rate_hz_{sensor.name}"] = np.array(rates[sensor.name].hz)
     return arrays, group_kind

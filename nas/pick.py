@@ -100,7 +100,7 @@ def pick(wish: Wish) -> FrontRow:
     _print_facts(_facts(chosen, manifest, power, raw))
     _print_ladder(ladder, chosen, wish)
     if duty is not None:
-        _print_duty(duty, wish.cell, manifest["profile"]["name"], raw)
+        _print_duty(duty, wish.cell, manifest["profile"]["name"], about["inputs"])
     print()
     if copied is None:
         print(f"folder:  {folder}")
@@ -236,7 +236,9 @@ def _print_ladder(ladder: Sequence[Any], chosen: FrontRow, wish: Wish) -> None:
     print_table(columns, rows, right=columns[1:4])
 
 
-def _print_duty(duty: Duty, cell: Cell | None, profile: str, raw: int | None) -> None:
+def _print_duty(
+    duty: Duty, cell: Cell | None, profile: str, inputs: dict[str, dict[str, Any]]
+) -> None:
     power = duty.power
     source = "" if cell is None else f" from {cell.name}"
     print(f"\nOne inference every {duty.period_s:g} s{source}")
@@ -258,11 +260,15 @@ def _print_duty(duty: Duty, cell: Cell | None, profile: str, raw: int | None) ->
     if cell is not None:
         facts.append(("life", _life(duty, cell)))
         assumed += _cell_assumptions(duty, cell)
-    if raw is not None:
-        facts.append(("radio", _radio_a_day(duty, raw)))
+    if battery.window_bytes(inputs) is not None:
+        facts.append(("radio", _radio_a_day(duty, inputs)))
+        once = (
+            "each sample once"
+            if battery.rates_known(inputs)
+            else "windows as if they did not overlap, as the data file does not name every rate"
+        )
         assumed.append(
-            "Raw data: values as wide as the data file stores them, windows that do not overlap, no"
-            " packet headers."
+            f"Raw data: values as wide as the data file stores them, {once}, no packet headers."
         )
     _print_facts(facts)
     for line in assumed:
@@ -296,9 +302,10 @@ def _cell_assumptions(duty: Duty, cell: Cell) -> list[str]:
     return lines
 
 
-def _radio_a_day(duty: Duty, raw: int) -> str:
-    runs = battery.S_PER_DAY / duty.period_s
-    return f"{runs * battery.CLASS_BYTES:,.0f} bytes a day instead of {runs * raw:,.0f}"
+def _radio_a_day(duty: Duty, inputs: dict[str, dict[str, Any]]) -> str:
+    sent = battery.S_PER_DAY / duty.period_s * battery.CLASS_BYTES
+    raw = battery.S_PER_DAY * battery.stream_bytes_per_s(inputs, duty.period_s)
+    return f"{sent:,.0f} bytes a day instead of {raw:,.0f}"
 
 
 def _percent(share: float) -> str:

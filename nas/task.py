@@ -39,7 +39,8 @@ class Modality:
     """One sensor: stored values (N, ...), how they become real values and int8 inputs.
 
     `mean` and `std` are float32 (C,) in real units, from the training split; a constant channel
-    has std 1. `input_scale` is exactly a float32 value, the zero point is 0.
+    has std 1. `input_scale` is exactly a float32 value, the zero point is 0. `rate_hz` and
+    `columns` are what an import knows of the recordings; only people read them.
     """
 
     name: str
@@ -50,6 +51,8 @@ class Modality:
     std: npt.NDArray[np.float32]
     input_scale: float
     zero_point: int = 0
+    rate_hz: float | None = None
+    columns: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -160,8 +163,14 @@ def make_task(
         class_names=class_names,
         path=None if path is None else path.resolve(),
         data_hash=content_hash(fitted, y, split, group, class_names),
-        ignored_keys=keys.ignored,
+        ignored_keys=tuple(key for key in keys.ignored if key not in _told(fitted)),
     )
+
+
+def _told(modalities: Iterable[Modality]) -> set[str]:
+    """Keys beside the format that were understood."""
+    rates = {f"rate_hz_{m.name}" for m in modalities if m.rate_hz is not None}
+    return rates | {f"columns_{m.name}" for m in modalities if m.columns}
 
 
 def real_values(stored: Array, scale: Array | None, offset: Array | None) -> Array:
@@ -193,6 +202,8 @@ def _fit_modality(
         mean=mean,
         std=std,
         input_scale=input_scale,
+        rate_hz=rules.read_rate_hz(name, arrays),
+        columns=rules.read_columns(name, arrays, channels),
     )
 
 

@@ -13,8 +13,10 @@ from nas.battery import (
     duty_of,
     energy_formula,
     life_of,
+    rates_known,
     read_cell,
     read_power,
+    stream_bytes_per_s,
     window_bytes,
 )
 from nas.cost import estimate
@@ -122,3 +124,15 @@ def test_bytes_of_a_raw_window() -> None:
     }
     assert window_bytes(inputs) == 128 + 30 + 32
     assert window_bytes(inputs | {"old": {"shape": [4]}}) is None
+
+
+def test_no_sample_is_streamed_twice() -> None:
+    accel = {"kind": "series", "shape": [20, 3], "stored_bytes": 2}  # 2 s at 10 Hz
+    stats = {"kind": "vector", "shape": [4], "stored_bytes": 8}
+    assert stream_bytes_per_s({"accel": accel}, 1.0) == 120  # each second a window of 2 s
+    assert not rates_known({"accel": accel, "stats": stats})
+    known = {"accel": accel | {"rate_hz": 10.0}, "stats": stats | {"rate_hz": None}}
+    assert rates_known(known)
+    assert stream_bytes_per_s(known, 1.0) == 10 * 3 * 2 + 32
+    assert stream_bytes_per_s(known, 2.0) == 60 + 16  # windows side by side
+    assert stream_bytes_per_s(known, 8.0) == 15 + 4  # and with gaps, which need not be sent

@@ -211,6 +211,15 @@ def test_the_numbers_of_the_brief(world: World) -> None:
     assert max(len(line) for line in world.snippet("c").splitlines()) <= 100
 
 
+def test_rate_and_columns_of_the_recordings(world: World) -> None:
+    assert "(the data file does not name every one)" in " ".join(world.text.split())
+    rule = world.about["inputs"]["accel"] | {"rate_hz": 50.0, "columns": ["ax", "ay", "az"]}
+    about = world.about | {"inputs": world.about["inputs"] | {"accel": rule}}
+    words = " ".join(brief(world.row, about, MANIFEST, PROOF).split())
+    assert "`accel`: 8 time steps of 3 channels (ax, ay, az) at 50 Hz: 0.16 s, oldest" in words
+    assert "at the sampling rate of the recordings:" in words
+
+
 def test_worst_group(world: World) -> None:
     worst = world.about["groups"]["worst"]
     assert worst["rows"] == 6

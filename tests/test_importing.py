@@ -96,7 +96,9 @@ def test_a_folder_of_files(folder: Path, run: Import) -> None:
     assert arrays["rate_hz_accel"] == 10
     task = load_task(run.out)
     assert task.names == ("accel",) and task.classes == 2
-    assert set(task.ignored_keys) == {"recording", "start_s", "rate_hz_accel"}
+    assert set(task.ignored_keys) == {"recording", "start_s"}
+    (accel,) = task.modalities
+    assert accel.rate_hz == 10 and accel.columns == ("ax", "ay")
     for person in range(5):
         assert len(set(task.split[task.group == f"p{person}"])) == 1
     for text in ("5 files, 500 rows, 5 recordings", "50 kept", "50 x 10 x 2", "made by whole"):

@@ -19,8 +19,8 @@ KNEE_ROW = row("c2bbbbbbbbbbb", 0.948, 2.0, error=0.01, weight_bits=(4, 4))
 TINY = row("c2ccccccccccc", 0.70, 1.0, error=0.01, modalities=("accel",))
 ROWS = [BIG, KNEE_ROW, TINY]
 INPUTS = {
-    "accel": {"shape": [16, 4], "stored_bytes": 2},
-    "rssi": {"shape": [10, 10], "stored_bytes": 1},
+    "accel": {"kind": "series", "shape": [16, 4], "stored_bytes": 2},
+    "rssi": {"kind": "series", "shape": [10, 10], "stored_bytes": 1},
 }
 
 
@@ -165,7 +165,7 @@ def test_battery_and_radio_with_their_assumptions(run: Path, picks: Picks) -> No
         "its voltage does not enter",
         "stated at 0.19 mA and the part draws 3.7 mA",
         "radio 21,600 bytes a day instead of 4,924,800 - Latency",
-        "windows that do not overlap, no packet headers",
+        "windows as if they did not overlap",
     ):
         assert part in words
     words = " ".join(picks(run, "--every-s", 4).split())

@@ -373,3 +373,35 @@ def test_real_file_without_its_split(name: str) -> None:
     task = make_task(arrays, name)
     shares = np.bincount(task.split) / len(task.y)
     assert np.abs(shares - [0.6, 0.2, 0.2]).max() < 0.12
+
+
+# ---------------------------------------------------------------- what an import tells
+
+
+def test_rate_and_columns_are_kept_where_they_are_such(toy_arrays: Arrays) -> None:
+    plain = make_task(toy_arrays, "toy")
+    assert plain.modalities[0].rate_hz is None and plain.modalities[0].columns == ()
+    told = {"rate_hz_accel": np.array(50), "columns_accel": np.array(["x", "y", "z"])}
+    task = make_task(toy_arrays | told, "toy")
+    assert task.modalities[0].rate_hz == 50 and task.modalities[0].columns == ("x", "y", "z")
+    assert task.ignored_keys == ("note",) and task.data_hash == plain.data_hash
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("rate_hz_accel", np.array(0.0)),
+        ("rate_hz_accel", np.array(np.nan)),
+        ("rate_hz_accel", np.array([50.0, 50.0])),
+        ("rate_hz_accel", np.array("fast")),
+        ("rate_hz_nobody", np.array(50.0)),
+        ("columns_accel", np.array(["x", "y"])),
+        ("columns_accel", np.arange(3)),
+    ],
+)
+def test_other_keys_of_these_names_are_the_users_own(
+    toy_arrays: Arrays, key: str, value: Any
+) -> None:
+    task = make_task(toy_arrays | {key: value}, "toy")
+    assert set(task.ignored_keys) == {"note", key}
+    assert task.modalities[0].rate_hz is None and task.modalities[0].columns == ()
