@@ -178,6 +178,8 @@ def _needs(row: FrontRow, about: Document, manifest: Document) -> str:
         if raw is None
         else f"{CLASS_BYTES} byte (the class) instead of {raw:,} (the raw window) | exact |"
     )
+    values = sum(math.prod(rule["shape"]) for rule in about["inputs"].values())
+    window = f"{4 * values:,} bytes as float32" + (f", {raw:,} as stored" if raw else "")
     return f"""\
 | what | amount | kind |
 |---|---|---|
@@ -188,11 +190,13 @@ def _needs(row: FrontRow, about: Document, manifest: Document) -> str:
 | latency | {row.latency_ms:.3g} ms | modelled |
 | energy an inference | {formula} | modelled |
 | radio an inference | {radio}
+| a window before it is quantised | {window} | exact, in no figure above |
 
 Estimated and modelled numbers are for a C program of this project's kernels, not for TensorFlow
 Lite Micro, whose interpreter needs more of both memories. Energy = latency x active current x
-supply voltage of the profile: the core alone, without sensors, radio, regulator and sleep. Battery
-life: `nas pick RUN {row.id} --every-s 1 --cell CR2032`."""
+supply voltage of the profile: the core alone, without sensors, radio, regulator and sleep. Latency
+begins with the int8 inputs: quantising the window, below, comes on top. Battery life:
+`nas pick RUN {row.id} --every-s 1 --cell CR2032`."""
 
 
 SHAPES = {

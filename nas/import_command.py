@@ -203,7 +203,15 @@ def _print(made: "Import", columns: "Columns", cut: "Cut") -> None:
                 f"{values.dtype}, {values.nbytes:,} B",
             )
         )
-    heads = ("sensor", "columns", "Hz found", "Hz of the result", "resampled", "missing", "gaps")
+    heads = (
+        "sensor",
+        "columns",
+        "Hz found",
+        "Hz of the result",
+        "other rate",
+        "missing values",
+        "gaps",
+    )
     print_table((*heads, "shape", "type"), rows, right=heads[2:])
     skipped = f", {made.skipped_files} of other sensors" if made.skipped_files else ""
     print(f"{made.files:,} files{skipped}, {made.rows:,} rows, {made.recordings:,} recordings")
@@ -233,8 +241,6 @@ def _print_classes(made: "Import") -> None:
     assert task.group is not None
     rows = []
     for code, split in enumerate(SPLITS):
-        if code and (groups := len(np.unique(task.group[task.split == code]))) < FEWEST_GROUPS:
-            print(f"note: {split} is {groups} of the groups: its score says little of others")
         inside = task.split == code
         counts = np.bincount(task.y[inside], minlength=task.classes)
         groups = len(np.unique(task.group[inside]))
@@ -260,7 +266,9 @@ def _print_classes(made: "Import") -> None:
             " two splits, --group keeps them in one"
         )
     for code, split in enumerate(SPLITS):
-        if code and (groups := len(np.unique(task.group[task.split == code]))) < FEWEST_GROUPS:
-            print(f"note: {split} is {groups} of the groups: its score says little of others")
+        groups = len(np.unique(task.group[task.split == code]))
+        if code and groups < FEWEST_GROUPS:
+            only = "1 group" if groups == 1 else f"{groups} groups"
+            print(f"note: {split} is of {only} only: its score says little of others")
         for label in np.setdiff1d(np.arange(task.classes), task.y[task.split == code]):
             print(f"note: class {task.class_names[label]} has no window in {split}")

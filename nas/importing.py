@@ -19,10 +19,19 @@ from numpy.typing import NDArray
 from nas.data_rules import SPLITS, listed
 from nas.errors import DataError, UsageError
 from nas.progress import Progress
-from nas.recordings import Columns, Recording, SensorPlan, find_files, read_file
+from nas.recordings import Columns, Recording, SensorPlan, find_files, read_file, read_name
 from nas.run_folder import write_atomic
 from nas.task import Task, make_task
-from nas.windows import Counts, Cut, Rate, Windows, choose_rate, cut_recording, found_rate
+from nas.windows import (
+    SAME_RATE,
+    Counts,
+    Cut,
+    Rate,
+    Windows,
+    choose_rate,
+    cut_recording,
+    found_rate,
+)
 
 SPLIT_NAMES = {"train": 0, "0": 0, "val": 1, "validation": 1, "1": 1, "test": 2, "2": 2}
 SINCE_1970_S = 1e8  # times beyond this count from then, not from a recording's start
@@ -76,14 +85,14 @@ def import_recordings(
         lacking = sorted(wanted - set(recordings[0].signals)) if recordings else sorted(wanted)
         raise DataError(
             f"no recording has all of the sensors {listed(sorted(wanted))}; the first lacks"
-            f" {listed(lacking)}: check --sensor and --name"
+            f" {listed(lacking)}{_found(files, columns)}: check --sensor and --name"
         )
     rates, resampled = {}, Counter[str]()
     for sensor in columns.sensors:
         found = [found_rate(r.signals[sensor.name]) for r in whole]
         rates[sensor.name] = choose_rate(sensor, found, cut.window_s)
         hz = rates[sensor.name].hz
-        resampled[sensor.name] = sum(abs(rate - hz) > 0.1 * hz for rate in found)
+        resampled[sensor.name] = sum(abs(rate - hz) > SAME_RATE * hz for rate in found)
     counts = Counts.new()
     parts: list[tuple[Recording, Windows]] = []
     for number, recording in enumerate(whole, 1):
@@ -107,6 +116,12 @@ def import_recordings(
         split_given=split_given,
         incomplete=incomplete,
     )
+
+
+def _found(files: Sequence[Path], columns: Columns) -> str:
+    """Which sensors the files' names speak of, where the pattern reads that."""
+    read = {read_name(columns, path).get("sensor") for path in files} - {None}
+    return f", and the files are of {listed(sorted(map(str, read)))}" if read else ""
 
 
 def to_bytes(arrays: dict[str, NDArray[Any]]) -> bytes:

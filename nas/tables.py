@@ -53,7 +53,8 @@ def print_front(run: Path) -> None:
             table.pop(column, None)
     rows = list(zip(*table.values(), strict=True))
     print_table(tuple(table), rows, right=("weights B", "arena B", "RAM B", "Flash B", "ms"))
-    print(f"{len(rows)} candidates; scores with 90 % intervals; RAM, Flash, ms are estimates")
+    found = "1 candidate" if len(rows) == 1 else f"{len(rows)} candidates"
+    print(f"{found}; scores with 90 % intervals; RAM, Flash, ms are estimates")
     print(f"report: {run / 'report.html'}")
     print(f"choose: nas pick {shlex.quote(str(run))}")
 

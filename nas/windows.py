@@ -172,14 +172,14 @@ def _segments(
     series = [s for s in sensors if not s.vector]
     for sensor in series or sensors:
         signal = recording.signals[sensor.name]
+        found_hz, hz = found_rate(signal), rates[sensor.name].hz
         longest = cut.max_gap_s
         if sensor.vector:
             longest = np.inf
         elif longest is None:
-            slower = max(1 / rates[sensor.name].hz, 1 / (found_rate(signal) or np.inf))
-            longest = GAP_PERIODS * slower
+            longest = GAP_PERIODS * max(1 / hz, 1 / (found_hz or np.inf))
         # Not more than a period of the result: nothing is read behind the last sample.
-        period = 1 / max(rates[sensor.name].hz, found_rate(signal))
+        period = 1 / max(hz, found_hz)
         whole: list[Segment] | None = None
         for channel in range(signal.values.shape[1]):
             held = ~np.isnan(signal.values[:, channel])

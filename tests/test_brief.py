@@ -198,6 +198,7 @@ def test_the_numbers_of_the_brief(world: World) -> None:
         "1 ms x 3.7 mA x 3 V = 11.1 uJ | modelled |",
         # 8 x 3 int16, 6 x 5 uint8, 4 float32
         "1 byte (the class) instead of 94 (the raw window) | exact |",
+        "| a window before it is quantised | 232 bytes as float32, 94 as stored | exact, in no",
         "`accel`: 8 time steps of 3 channels, oldest first, stored as int16",
         "`view`: 6 rows of 5 pixels of 1 channel, stored as uint8",
         "`stats`: 4 features, stored as float32",

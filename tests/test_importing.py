@@ -112,7 +112,7 @@ def test_a_dry_run_says_all_and_writes_nothing(folder: Path, run: Import) -> Non
     assert sorted(folder.parent.rglob("*")) == before
     assert "windows of 1 s every 0.5 s: 90 kept" in seen and "5 mixed labels" in seen
     assert "none given, so each recording is one" in seen
-    assert "note: val is 1 of the groups" in seen and "note: test is 1 of the groups" in seen
+    assert "note: val is of 1 group only" in seen and "note: test is of 1 group only" in seen
     assert "note: train" not in seen
     assert "dry run: nothing written" in seen and " 90 windows in " in seen
     rows = [line.split() for line in seen.splitlines()]

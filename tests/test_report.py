@@ -18,6 +18,7 @@ from nas.pareto import hypervolume
 from nas.report.data import Run, mean_bits, read_run
 from nas.report.drawing import arena_svg, flow_svg
 from nas.report.format import script_json
+from nas.report.headline import FEW
 from nas.report.history import CURVE_POINTS, normalised, refusals, search_curve
 from nas.report.page import write_report
 from nas.run_folder import (
@@ -118,13 +119,19 @@ def test_headline_counts_and_budgets(markup: str) -> None:
         "8 networks</b> in 2 h 14 min",
         "refused 3 by their cost",
         "1 duplicate, and 1 trial failed",
-        "5 candidates</b> stand on the front",
+        "5 candidates</b> on the front",
         "28.0 KB of RAM",
         "50 ms an inference",
         "94.0 %</b> validation accuracy",
         "The ensemble teacher reaches 97.0 % and 96.0 %",
     ):
         assert words in head, words
+
+
+@pytest.mark.parametrize("trained", [FEW - 1, FEW])
+def test_a_trial_run_is_called_one(tmp_path: Path, trained: int) -> None:
+    text = write_report(write_run(tmp_path / "run", 1, trained)).read_text()
+    assert ("are a trial run: search for longer" in text) is (trained < FEW)
 
 
 def test_budgets_are_drawn(page: str) -> None:

@@ -18,6 +18,8 @@ from nas.report.format import (
 from nas.report.history import trial_counts
 from nas.report.meaning import spent
 
+FEW = 20  # networks trained, below which a front says little of what is possible
+
 
 def device_name(run: Run) -> str:
     """The profile's name as HTML."""
@@ -74,7 +76,8 @@ def _sentence_search(run: Run) -> str:
         f"The search trained <b>{plural(n['trained'], 'network')}</b> in {spent(run)}, refused "
         f"{count(n['infeasible'])} by their cost before any training, and met "
         f"{plural(n['duplicate'], 'duplicate')}{failed}. "
-        f"<b>{plural(len(run.candidates), 'candidate')}</b> stand on the front."
+        f"<b>{plural(len(run.candidates), 'candidate')}</b> on the front."
+        + (" So few networks are a trial run: search for longer." if n["trained"] < FEW else "")
     )
 
 
