@@ -13,11 +13,11 @@ import statistics
 import time
 from pathlib import Path
 
-from nas.budget import Budget
-from nas.cost import estimate
-from nas.memory import check_plan, plan_memory
-from nas.profile import load_profile
-from nas.space import Problem, RandomTrial, Sensor
+from nas.hardware.budget import Budget
+from nas.hardware.cost import estimate
+from nas.hardware.memory import check_plan, plan_memory
+from nas.hardware.profile import load_profile
+from nas.search.space import Problem, RandomTrial, Sensor
 from search_spaces import SPACES
 
 PROBLEMS = {

@@ -19,15 +19,15 @@ import numpy as np
 from rows import METRICS, Rows
 from scipy import stats
 
-from nas import metrics
-from nas.integer import load_integer_model
-from nas.rules import training_seed
-from nas.scoring import classify_split
-from nas.space import FixedTrial, architecture_id, problem_of
-from nas.task import load_task
-from nas.teaching import teacher_of
-from nas.validation import judging
-from nas.workers import DataSource, Training, bench, pool, train
+from nas.data.task import load_task
+from nas.network.integer import load_integer_model
+from nas.search.rules import training_seed
+from nas.search.space import FixedTrial, architecture_id, problem_of
+from nas.training import metrics
+from nas.training.scoring import classify_split
+from nas.training.teaching import teacher_of
+from nas.training.validation import judging
+from nas.training.workers import DataSource, Training, bench, pool, train
 from search_spaces import SPACES
 
 COLUMNS = ("data", "seed", "distilled", "id", "metric", "val_score", "test_score")

@@ -18,8 +18,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from brute_memory import Brute  # noqa: E402
 from random_graphs import random_graph, random_multimodal  # noqa: E402
 
-from nas.graph import Graph  # noqa: E402
-from nas.memory import check_plan, plan_memory  # noqa: E402
+from nas.hardware.memory import check_plan, plan_memory  # noqa: E402
+from nas.network.graph import Graph  # noqa: E402
 
 
 def optimality(count: int) -> dict[str, float]:

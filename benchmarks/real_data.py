@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rows import METRICS, Rows
 
-from nas.profile import load_profile
+from nas.hardware.profile import load_profile
 from nas.run_folder import read_front
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,18 +21,18 @@ import torch
 from rows import METRICS, Rows
 from scipy import stats
 
-from nas import evaluate, metrics, student
-from nas.augment import make_bank, strength_for
-from nas.integer import IntegerModel
-from nas.numerics import weight_limit
-from nas.rules import training_seed
-from nas.scoring import classify
-from nas.space import FixedTrial, Problem
-from nas.task import Task, load_task
-from nas.teaching import teacher_of
-from nas.training import training_set
-from nas.validation import judging
-from nas.workers import BANK_SEED, DataSource, bench, pool
+from nas.data.task import Task, load_task
+from nas.network.integer import IntegerModel
+from nas.network.numerics import weight_limit
+from nas.search.rules import training_seed
+from nas.search.space import FixedTrial, Problem
+from nas.training import evaluate, metrics, student
+from nas.training.augment import make_bank, strength_for
+from nas.training.loop import training_set
+from nas.training.scoring import classify
+from nas.training.teaching import teacher_of
+from nas.training.validation import judging
+from nas.training.workers import BANK_SEED, DataSource, bench, pool
 from search_spaces import SPACES
 
 COLUMNS = ("data", "variant", "seed", "val_score", "test_score", "train_s")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.metrics import Metric
+from nas.training.metrics import Metric
 
 METRICS: dict[str, Metric] = {"coswara_voice": "balanced_accuracy"}
 """Of the data sets whose classes are too unequal for accuracy, which all others are scored by."""

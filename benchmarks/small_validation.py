@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from rows import Rows
 
-from nas import metrics
-from nas.data_rules import open_npz
-from nas.evaluate import prepare, recipe_of, train_student
-from nas.integer import IntegerModel
-from nas.scoring import classify
-from nas.space import FixedTrial
-from nas.task import load_task
-from nas.validation import VALIDATIONS, Validation, judging
-from nas.workers import BANK_SEED
+from nas.data.data_rules import open_npz
+from nas.data.task import load_task
+from nas.network.integer import IntegerModel
+from nas.search.space import FixedTrial
+from nas.training import metrics
+from nas.training.evaluate import prepare, recipe_of, train_student
+from nas.training.scoring import classify
+from nas.training.validation import VALIDATIONS, Validation, judging
+from nas.training.workers import BANK_SEED
 from search_spaces import SPACES
 
 COLUMNS = ("sensors", "seed", "judged", "val_score", "test_score")

@@ -3,8 +3,9 @@
     python run_search.py --task watch --space examples/own_space.py --trials 20
 
 A space is two functions: `sample` draws an architecture from a trial, `parse` reads one back from
-the JSON that it wrote. An architecture lowers to a `Graph` of operators (nas/ops.py has them all);
-the engine does the rest: cost, memory plan, training, export. Checked before a search starts:
+the JSON that it wrote. An architecture lowers to a `Graph` of operators (nas/network/ops.py has
+them all); the engine does the rest: cost, memory plan, training, export. Checked before a search
+starts:
 
 - draw every gene in every trial, with the same choices; leave out what has no effect afterwards
 - the architecture depends on the trial and the problem only, and survives to_json and parse
@@ -16,9 +17,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nas.errors import SpaceError
-from nas.graph import Graph, Input
-from nas.ops import Concat, Conv2d, Op, Pool, Reshape, Shape
-from nas.space import Problem, Space, Trial
+from nas.network.graph import Graph, Input
+from nas.network.ops import Concat, Conv2d, Op, Pool, Reshape, Shape
+from nas.search.space import Problem, Space, Trial
 
 CHANNELS = (4, 8, 12, 16, 24)
 BITS = (2, 4, 8)

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.named_tasks import TASKS, load_named_task
-from nas.task import Modality, Task, load_task
+from nas.data.named_tasks import TASKS, load_named_task
+from nas.data.task import Modality, Task, load_task
 
 FEATURES, BATCH = 32, 64
 NOISE = 0.1  # of a channel's standard deviation

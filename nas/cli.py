@@ -15,10 +15,10 @@ from nas import __version__
 from nas.cli_pick import add_pick_verb
 from nas.cli_types import positive, positive_int
 from nas.errors import NasError, UsageError
-from nas.import_command import add_import_verb
+from nas.importing.command import add_import_verb
 
 if TYPE_CHECKING:
-    from nas.space import Space
+    from nas.search.space import Space
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 DEMO_TASK, DEMO_MINUTES = "watch", 8.0
@@ -174,7 +174,7 @@ def load_space(name: str) -> "Space":
     from search_spaces import SPACES
 
     if name.endswith(".py"):
-        from nas.own_space import load_space_file
+        from nas.search.own_space import load_space_file
 
         return load_space_file(Path(name), tuple(SPACES))
     if name not in SPACES:
@@ -248,11 +248,11 @@ def _report(chosen: argparse.Namespace) -> int:
 
 
 def _verify(chosen: argparse.Namespace) -> int:
-    from nas.brief import write_briefs
+    from nas.choosing.brief import write_briefs
+    from nas.export.verify import require_equal, verify_run
     from nas.report.page import write_report
     from nas.run_folder import locked, read_json
     from nas.tables import print_verification
-    from nas.verify import require_equal, verify_run
 
     read_json(chosen.dir / "run.json")  # a folder of something else is left as it is
     with locked(chosen.dir):
@@ -265,10 +265,10 @@ def _verify(chosen: argparse.Namespace) -> int:
 
 
 def _estimate(chosen: argparse.Namespace) -> int:
-    from nas.budget import Budget, price
     from nas.errors import SpaceError
-    from nas.graph import Graph
-    from nas.profile import load_profile
+    from nas.hardware.budget import Budget, price
+    from nas.hardware.profile import load_profile
+    from nas.network.graph import Graph
     from nas.run_folder import read_json
     from nas.tables import print_cost
     from search_spaces import SPACES
@@ -291,7 +291,7 @@ def _estimate(chosen: argparse.Namespace) -> int:
 
 
 def _tasks(chosen: argparse.Namespace) -> int:
-    from nas.named_tasks import TASKS
+    from nas.data.named_tasks import TASKS
     from nas.tables import print_table
 
     print_table(("task", "what it is"), [(name, task.summary) for name, task in TASKS.items()])
@@ -299,7 +299,7 @@ def _tasks(chosen: argparse.Namespace) -> int:
 
 
 def _devices(chosen: argparse.Namespace) -> int:
-    from nas.profile import list_profiles
+    from nas.hardware.profile import list_profiles
     from nas.tables import print_devices
 
     print_devices(list_profiles())

@@ -1,4 +1,4 @@
-"""The verb `pick` of the command line; what it does is in `nas.pick`."""
+"""The verb `pick` of the command line; what it does is in `nas.choosing.pick`."""
 
 import argparse
 from pathlib import Path
@@ -45,9 +45,9 @@ def add_pick_verb(verbs: Any) -> None:
 
 
 def _pick(chosen: argparse.Namespace) -> int:
-    from nas.battery import read_cell
-    from nas.choose import Limits
-    from nas.pick import Wish, pick
+    from nas.choosing.battery import read_cell
+    from nas.choosing.choose import Limits
+    from nas.choosing.pick import Wish, pick
 
     limits = Limits(
         min_score=chosen.min_score,

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.budget import DEFAULT_LATENCY_LIMIT_MS, Budget
+from nas.data.task import Task
 from nas.errors import RunError
-from nas.metrics import Metric
-from nas.profile import Profile
+from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS, Budget
+from nas.hardware.profile import Profile
 from nas.run_folder import read_json
-from nas.space import Space
-from nas.task import Task
-from nas.teaching import OwnModel
-from nas.validation import Judging, Validation
+from nas.search.space import Space
+from nas.training.metrics import Metric
+from nas.training.teaching import OwnModel
+from nas.training.validation import Judging, Validation
 
 FORMAT = 1  # of run.json
 SAME_ON_RESUME = (

@@ -15,30 +15,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nas import metrics
-from nas.brief import write_briefs
-from nas.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible
+from nas.choosing.brief import write_briefs
+from nas.data.task import Task
 from nas.errors import RunError, ToolMissing
-from nas.export import export_front
-from nas.finals import Finalist, shipped_file, train_finals
-from nas.integer import load_integer_model
+from nas.export.front import export_front
+from nas.export.verify import Verification, require_equal, verify_run
+from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible
+from nas.hardware.profile import load_profile
 from nas.manifest import Options, now, open_manifest
-from nas.own_space import check_space
-from nas.profile import load_profile
+from nas.network.integer import load_integer_model
 from nas.progress import Progress, clock
 from nas.report.page import write_report
-from nas.rules import OBJECTIVES, Rules, front_hypervolume, front_of, scored
 from nas.run_folder import TrialRecord, locked, write_json
-from nas.scoring import Examined, examine
-from nas.search import EXPORT_S, EXPORT_S_PER_MEMBER, Clock, Search
-from nas.space import problem_of
-from nas.study import Study, default_storage, open_study
-from nas.task import Task
-from nas.teacher import Teacher, warning
-from nas.teaching import OwnModel, read_own_model, teacher_of
-from nas.validation import Judging, about, judging
-from nas.verify import Verification, require_equal, verify_run
-from nas.workers import (
+from nas.search.engine import EXPORT_S, EXPORT_S_PER_MEMBER, Clock, Search
+from nas.search.finals import Finalist, shipped_file, train_finals
+from nas.search.own_space import check_space
+from nas.search.rules import OBJECTIVES, Rules, front_hypervolume, front_of, scored
+from nas.search.space import problem_of
+from nas.search.study import Study, default_storage, open_study
+from nas.training import metrics
+from nas.training.scoring import Examined, examine
+from nas.training.teacher import Teacher, warning
+from nas.training.teaching import OwnModel, read_own_model, teacher_of
+from nas.training.validation import Judging, about, judging
+from nas.training.workers import (
     DataSource,
     Pool,
     bench,

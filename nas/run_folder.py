@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from nas.cost import Cost
 from nas.errors import RunError
-from nas.graph import Graph
-from nas.ops import Conv2d, DepthwiseConv2d
+from nas.hardware.cost import Cost
+from nas.network.graph import Graph
+from nas.network.ops import Conv2d, DepthwiseConv2d
 
 Status: TypeAlias = Literal["trained", "duplicate", "infeasible", "failed"]
 

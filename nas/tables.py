@@ -9,10 +9,10 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from nas.budget import Budget, Priced
-from nas.profile import Profile
+from nas.export.verify import Verification
+from nas.hardware.budget import Budget, Priced
+from nas.hardware.profile import Profile
 from nas.run_folder import read_front
-from nas.verify import Verification
 
 
 def print_table(

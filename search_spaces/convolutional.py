@@ -8,8 +8,8 @@ at equal size on most of our data sets, not on all.
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from nas.ops import Conv2d, DepthwiseConv2d, Op, Pair, Pool, Reshape, Shape, size
-from nas.space import Sensor, Trial
+from nas.network.ops import Conv2d, DepthwiseConv2d, Op, Pair, Pool, Reshape, Shape, size
+from nas.search.space import Sensor, Trial
 
 Downsample: TypeAlias = Literal["stride", "average", "max"]
 Readout: TypeAlias = Literal["mean", "max", "grid"]

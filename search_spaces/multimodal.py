@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from nas.errors import SpaceError
-from nas.graph import Graph, Input
-from nas.ops import Add, Concat, Mul, Op, Reshape, Table
-from nas.space import Genes, Problem, Trial
+from nas.network.graph import Graph, Input
+from nas.network.ops import Add, Concat, Mul, Op, Reshape, Table
+from nas.search.space import Genes, Problem, Trial
 from search_spaces.convolutional import (
     BITS,
     Branch,

@@ -6,8 +6,8 @@ milliseconds while a graph has up to 8 operators and its tensors a few units of 
 
 from collections.abc import Callable, Iterator
 
-from nas.graph import Graph
-from nas.ops import OPS, Op, size
+from nas.network.graph import Graph
+from nas.network.ops import OPS, Op, size
 
 Walk = Callable[[frozenset[str], frozenset[str]], int]
 

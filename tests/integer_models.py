@@ -6,10 +6,10 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from nas.graph import Graph, Input
-from nas.integer import IntegerModel, Scale, Weights
-from nas.numerics import Int8, weight_limit
-from nas.ops import (
+from nas.network.graph import Graph, Input
+from nas.network.integer import IntegerModel, Scale, Weights
+from nas.network.numerics import Int8, weight_limit
+from nas.network.ops import (
     WEIGHT_BITS,
     Add,
     Concat,

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from nas.cost import Cost, estimate
-from nas.graph import Graph
-from nas.memory import MemoryPlan, plan_memory
-from nas.profile import load_profile
+from nas.hardware.cost import Cost, estimate
+from nas.hardware.memory import MemoryPlan, plan_memory
+from nas.hardware.profile import load_profile
+from nas.network.graph import Graph
 from nas.run_folder import (
     CostSummary,
     TrialRecord,
@@ -18,7 +18,7 @@ from nas.run_folder import (
     write_json,
     write_trials,
 )
-from nas.space import architecture_id
+from nas.search.space import architecture_id
 from search_spaces.convolutional import ConvBranch, ConvLayer, DenseLayer, VectorBranch
 from search_spaces.multimodal import MultimodalStudent
 

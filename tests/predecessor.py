@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nas import reference, runtimes, verify
-from nas.integer import load_integer_model
-from nas.numerics import Int8, Rounding
+from nas.export import runtimes, verify
+from nas.network import reference
+from nas.network.integer import load_integer_model
+from nas.network.numerics import Int8, Rounding
 
 MODELS, INPUTS = 40, 16
 
@@ -22,10 +23,10 @@ def write(folder: Path) -> None:
     """Every operator case and `MODELS` random models; the last one as a candidate's folder."""
     from integer_models import OPERATOR_CASES, random_model, single, with_ties
 
-    from nas.ops import Add, Mul
-    from nas.to_onnx import to_onnx
-    from nas.to_onnx_integer import to_onnx_integer
-    from nas.to_tflite import to_tflite
+    from nas.export.to_onnx import to_onnx
+    from nas.export.to_onnx_integer import to_onnx_integer
+    from nas.export.to_tflite import to_tflite
+    from nas.network.ops import Add, Mul
 
     rng = np.random.default_rng(0)
     models = [single(op, shapes, rng) for op, shapes in OPERATOR_CASES]

@@ -7,8 +7,8 @@ a search proposes: one branch a sensor, a fusion, a head.
 import random
 from collections.abc import Callable
 
-from nas.graph import Graph, Input
-from nas.ops import (
+from nas.network.graph import Graph, Input
+from nas.network.ops import (
     OPS,
     Add,
     Concat,

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas import augment
-from nas.augment import COPIES, make_bank, strength_for
-from nas.numerics import Int8
-from nas.space import Sensor, SensorKind
+from nas.network.numerics import Int8
+from nas.search.space import Sensor, SensorKind
+from nas.training import augment
+from nas.training.augment import COPIES, make_bank, strength_for
 
 SCALE = 0.03
 SHAPES: dict[str, tuple[SensorKind, tuple[int, int, int]]] = {

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nas import battery
-from nas.battery import (
+from nas.choosing import battery
+from nas.choosing.battery import (
     Power,
     cells,
     duty_of,
@@ -19,12 +19,12 @@ from nas.battery import (
     stream_bytes_per_s,
     window_bytes,
 )
-from nas.cost import estimate
 from nas.errors import ProfileError, UsageError
-from nas.graph import Graph, Input
-from nas.memory import plan_memory
-from nas.ops import Conv2d
-from nas.profile import list_profiles, load_profile
+from nas.hardware.cost import estimate
+from nas.hardware.memory import plan_memory
+from nas.hardware.profile import list_profiles, load_profile
+from nas.network.graph import Graph, Input
+from nas.network.ops import Conv2d
 
 POWER = Power(active_a=4e-3, sleep_a=2e-6, voltage_v=3.0)
 

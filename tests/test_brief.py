@@ -13,17 +13,17 @@ import pytest
 from integer_models import with_numbers
 from test_choose import row
 
-from nas.brief import brief, write_briefs
-from nas.budget import price
-from nas.bundle import Candidate, write_candidate
-from nas.choose import FrontRow
-from nas.graph import Graph, Input
-from nas.ops import Add, Conv2d, Pool, Reshape
-from nas.profile import load_profile
+from nas.choosing.brief import brief, write_briefs
+from nas.choosing.choose import FrontRow
+from nas.data.task import Task, make_task
+from nas.export.bundle import Candidate, write_candidate
+from nas.export.runtimes import run_litert
+from nas.hardware.budget import price
+from nas.hardware.profile import load_profile
+from nas.network.graph import Graph, Input
+from nas.network.ops import Add, Conv2d, Pool, Reshape
 from nas.run_folder import FRONT_COLUMNS, read_json, write_front, write_json
-from nas.runtimes import run_litert
-from nas.scoring import classify_split
-from nas.task import Task, make_task
+from nas.training.scoring import classify_split
 
 PROFILE = load_profile("cortex-m4-32k")
 MANIFEST: dict[str, Any] = {

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from nas import budget
-from nas.budget import Budget, check_possible, price
-from nas.cost import Cost
 from nas.errors import BudgetError
-from nas.graph import Graph, Input
-from nas.ops import Conv2d
-from nas.profile import load_profile
-from nas.space import Architecture, Problem, Sensor, Space, Trial
+from nas.hardware import budget
+from nas.hardware.budget import Budget, check_possible, price
+from nas.hardware.cost import Cost
+from nas.hardware.profile import load_profile
+from nas.network.graph import Graph, Input
+from nas.network.ops import Conv2d
+from nas.search.space import Architecture, Problem, Sensor, Space, Trial
 from search_spaces import SPACES
 
 DEVICE = load_profile("cortex-m4-64k")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nas.choose import (
+from nas.choosing.choose import (
     KNEE,
     RESOURCES,
     WORTH,

@@ -10,12 +10,13 @@ import pytest
 from integer_models import OPERATOR_CASES
 from random_graphs import random_graph, random_multimodal
 
-from nas import cost
-from nas.cost import Cost, estimate, kernel_costs, kernel_of, kernel_row, weight_bytes
 from nas.errors import UnsupportedOp
-from nas.graph import Graph, Input
-from nas.memory import plan_memory
-from nas.ops import (
+from nas.hardware import cost
+from nas.hardware.cost import Cost, estimate, kernel_costs, kernel_of, kernel_row, weight_bytes
+from nas.hardware.memory import plan_memory
+from nas.hardware.profile import Profile, load_profile
+from nas.network.graph import Graph, Input
+from nas.network.ops import (
     WEIGHT_BITS,
     Add,
     Concat,
@@ -29,7 +30,6 @@ from nas.ops import (
     Shape,
     Table,
 )
-from nas.profile import Profile, load_profile
 
 DEVICE = load_profile("cortex-m4-64k")
 KERNEL_KEYS = {"per_call", "per_output", "code_bytes"}

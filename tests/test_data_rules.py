@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from nas.data.task import load_task, make_task
 from nas.errors import DataError
-from nas.task import load_task, make_task
 
 Arrays = dict[str, npt.NDArray[Any]]
 

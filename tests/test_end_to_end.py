@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas import reference, runtimes
-from nas.integer import load_integer_model
-from nas.task import load_task
+from nas.data.task import load_task
+from nas.export import runtimes
+from nas.network import reference
+from nas.network.integer import load_integer_model
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECK_RUN = ROOT.parent / "shared" / "tools" / "check_run.py"

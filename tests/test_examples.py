@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_end_to_end import ROOT, World, document, table, write_data
 
-from nas.task import load_task
+from nas.data.task import load_task
 
 README = ROOT / "README.md"
 

@@ -9,8 +9,20 @@ import pytest
 from random_graphs import random_graph, random_multimodal
 
 from nas.errors import GraphError
-from nas.graph import Graph, Input, spec_of
-from nas.ops import OPS, Add, Concat, Conv2d, DepthwiseConv2d, Mul, Op, Pad, Pool, Reshape, Table
+from nas.network.graph import Graph, Input, spec_of
+from nas.network.ops import (
+    OPS,
+    Add,
+    Concat,
+    Conv2d,
+    DepthwiseConv2d,
+    Mul,
+    Op,
+    Pad,
+    Pool,
+    Reshape,
+    Table,
+)
 
 X, Y = Input("x", (4, 6, 2)), Input("y", (4, 6, 2))
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from nas.cli import main
-from nas.recordings import Columns, read_name
-from nas.task import load_task
+from nas.data.task import load_task
+from nas.importing.recordings import Columns, read_name
 
 STEPS, HZ = 100, 10
 ACTIVITIES = ("rest", "walk")

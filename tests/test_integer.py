@@ -9,9 +9,9 @@ import pytest
 from integer_models import random_model, with_numbers
 
 from nas.errors import GraphError, RunError
-from nas.graph import Graph, Input
-from nas.integer import IntegerModel, Scale, Weights, load_integer_model
-from nas.ops import Concat, Conv2d, DepthwiseConv2d, Mul, Op, Pool, Table
+from nas.network.graph import Graph, Input
+from nas.network.integer import IntegerModel, Scale, Weights, load_integer_model
+from nas.network.ops import Concat, Conv2d, DepthwiseConv2d, Mul, Op, Pool, Table
 
 
 def _model() -> IntegerModel:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from test_end_to_end import write_data
 
-from nas.budget import Budget
+from nas.data.task import load_task
 from nas.errors import RunError
+from nas.hardware.budget import Budget
+from nas.hardware.profile import load_profile
 from nas.manifest import Options, open_manifest, shown_storage
-from nas.profile import load_profile
 from nas.run_folder import write_json
-from nas.task import load_task
-from nas.validation import judging
+from nas.training.validation import judging
 from search_spaces import SPACES
 
 

@@ -10,12 +10,12 @@ import pytest
 from brute_memory import Brute, units
 from random_graphs import Builder, random_graph, random_multimodal
 
-import nas.memory as memory
+import nas.hardware.memory as memory
 from nas.errors import PlanError
-from nas.graph import Graph, Input
-from nas.memory import MemoryPlan, check_plan, lifetimes, plan_memory
-from nas.memory_order import _never_above, best_order, order_peak, orders_below, problem_of
-from nas.ops import Add, Concat, Conv2d, Mul, Op, Pad, Pool, Reshape, Table, size
+from nas.hardware.memory import MemoryPlan, check_plan, lifetimes, plan_memory
+from nas.hardware.memory_order import _never_above, best_order, order_peak, orders_below, problem_of
+from nas.network.graph import Graph, Input
+from nas.network.ops import Add, Concat, Conv2d, Mul, Op, Pad, Pool, Reshape, Table, size
 
 
 def conv(name: str, source: str, channels: int) -> Conv2d:

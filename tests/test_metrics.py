@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas.metrics import (
+from nas.training.metrics import (
     METRICS,
     Z_90,
     Metric,

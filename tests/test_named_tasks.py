@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas import named_tasks
+from nas.data import named_tasks
+from nas.data.named_tasks import TASKS, load_named_task, read_watch, watch_path
+from nas.data.task import Task
 from nas.errors import DataError, ToolMissing
-from nas.named_tasks import TASKS, load_named_task, read_watch, watch_path
-from nas.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_watch_is_the_same_each_time(watch: Task) -> None:
 
 def test_watch_imports_neither_seglearn_nor_sklearn(watch: Task) -> None:
     code = (
-        "import sys; from nas.named_tasks import load_named_task; load_named_task('watch');"
+        "import sys; from nas.data.named_tasks import load_named_task; load_named_task('watch');"
         "sys.exit(bool({'seglearn', 'sklearn'} & set(sys.modules)))"
     )
     root = Path(__file__).parents[1]

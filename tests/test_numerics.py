@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from nas.numerics import (
+from nas.network.numerics import (
     Rounding,
     pack,
     packed_bytes,

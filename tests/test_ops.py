@@ -6,12 +6,13 @@ from typing import Any, get_args
 import pytest
 from integer_models import OPERATOR_CASES
 
-import nas.to_tflite
-from nas import reference, student, to_onnx, to_onnx_integer
-from nas.cost import kernel_of, kernel_row
+import nas.export.to_tflite
 from nas.errors import GraphError
-from nas.graph import Graph, Input
-from nas.ops import (
+from nas.export import to_onnx, to_onnx_integer
+from nas.hardware.cost import kernel_of, kernel_row
+from nas.network import reference
+from nas.network.graph import Graph, Input
+from nas.network.ops import (
     OPS,
     WEIGHT_BITS,
     Add,
@@ -31,6 +32,7 @@ from nas.ops import (
     size,
     window_padding,
 )
+from nas.training import student
 
 X, XY = ("x",), ("x", "y")
 
@@ -173,7 +175,7 @@ READERS = {
     "OPS": OPS,
     "reference.KERNELS": reference.KERNELS,
     "student.LAYERS": student.LAYERS,
-    "to_tflite.ROWS": nas.to_tflite.ROWS,
+    "to_tflite.ROWS": nas.export.to_tflite.ROWS,
     "to_onnx.ROWS": to_onnx.ROWS,
     "to_onnx_integer.ROWS": to_onnx_integer.ROWS,
     "OPERATOR_CASES": {type(op) for op, _ in OPERATOR_CASES},

@@ -8,8 +8,8 @@ import pytest
 from test_end_to_end import ROOT, World, document, table
 
 from nas.errors import SpaceError
-from nas.own_space import check_space, load_space_file
-from nas.space import Problem, Sensor, architecture_id
+from nas.search.own_space import check_space, load_space_file
+from nas.search.space import Problem, Sensor, architecture_id
 
 EXAMPLE = ROOT / "examples" / "own_space.py"
 PROBLEM = Problem(
@@ -64,9 +64,9 @@ def test_a_search_in_the_example(tmp_path: Path) -> None:
 
 SMALLEST = """
 from dataclasses import asdict, dataclass
-from nas.graph import Graph, Input
-from nas.ops import Conv2d, Pool, Reshape
-from nas.space import Space
+from nas.network.graph import Graph, Input
+from nas.network.ops import Conv2d, Pool, Reshape
+from nas.search.space import Space
 
 @dataclass(frozen=True)
 class One:
@@ -118,7 +118,10 @@ def test_the_smallest_space(tmp_path: Path) -> None:
 CANNOT_LOAD: dict[str, tuple[tuple[str, str], str]] = {
     "exception": (("SPACE = Space(", "1 / 0\nSPACE = Space("), r", line 35: cannot be run: ZeroD"),
     "import": (
-        ("from nas.space import Space", "import nowhere\nfrom nas.space import Space"),
+        (
+            "from nas.search.space import Space",
+            "import nowhere\nfrom nas.search.space import Space",
+        ),
         r", line 5: cannot be run: ModuleNotFoundError: No module named 'nowhere'",
     ),
     "syntax": (("def sample(trial, problem):", "def sample(trial problem):"), r", line 26: cannot"),

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nas.pareto import Points, front, hypervolume, largest_contributions
+from nas.search.pareto import Points, front, hypervolume, largest_contributions
 
 NAN = float("nan")
 

@@ -8,10 +8,10 @@ import pytest
 from test_choose import row
 
 from nas import tables
-from nas.battery import cells
-from nas.choose import KNEE, FrontRow
+from nas.choosing.battery import cells
+from nas.choosing.choose import KNEE, FrontRow
 from nas.cli import main
-from nas.profile import load_profile
+from nas.hardware.profile import load_profile
 from nas.run_folder import FRONT_COLUMNS, write_front, write_json
 
 BIG = row("c1aaaaaaaaaaa", 0.95, 4.0, error=0.01)

@@ -10,7 +10,7 @@ import pytest
 
 import hardware_profiles
 from nas.errors import ProfileError
-from nas.profile import Profile, list_profiles, load_profile
+from nas.hardware.profile import Profile, list_profiles, load_profile
 
 FOLDER = Path(hardware_profiles.__file__).parent
 FILES = sorted(FOLDER.glob("*.toml"))

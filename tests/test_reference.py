@@ -11,12 +11,12 @@ import pytest
 import torch
 from integer_models import ONE, TWO, Case, random_inputs, random_model, single, with_numbers
 
-from nas import reference
 from nas.errors import DataError, UnsupportedOp
-from nas.graph import Graph, Input
-from nas.integer import IntegerModel, Scale, Weights
-from nas.numerics import Int8, Rounding, quantise_multiplier
-from nas.ops import (
+from nas.network import reference
+from nas.network.graph import Graph, Input
+from nas.network.integer import IntegerModel, Scale, Weights
+from nas.network.numerics import Int8, Rounding, quantise_multiplier
+from nas.network.ops import (
     OPS,
     Add,
     Concat,

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from made_up_run import NASTY, PROFILE, front_row, manifest, student, trial, write_run
 
-from nas.choose import can_tell_apart, knee, parse_rows, savings
+from nas.choosing.choose import can_tell_apart, knee, parse_rows, savings
 from nas.errors import RunError
-from nas.pareto import hypervolume
 from nas.report.data import Run, mean_bits, read_run
 from nas.report.drawing import arena_svg, flow_svg
 from nas.report.format import script_json
@@ -29,7 +28,8 @@ from nas.run_folder import (
     write_json,
     write_trials,
 )
-from nas.space import architecture_id
+from nas.search.pareto import hypervolume
+from nas.search.space import architecture_id
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from made_up_run import PROFILE, front_row, manifest, write_run
 
-from nas.battery import Power, cells, duty_of, life_of
-from nas.choose import can_tell_apart, parse_rows
+from nas.choosing.battery import Power, cells, duty_of, life_of
+from nas.choosing.choose import can_tell_apart, parse_rows
 from nas.report.page import write_report
 from nas.run_folder import read_front, write_front, write_json
 

@@ -7,13 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas import rules
-from nas.budget import Budget
-from nas.pareto import hypervolume
-from nas.profile import load_profile
-from nas.rules import OBJECTIVES, Rules, front_hypervolume, front_of, nondominated, training_seed
+from nas.hardware.budget import Budget
+from nas.hardware.profile import load_profile
 from nas.run_folder import CostSummary
-from nas.space import Problem
+from nas.search import rules
+from nas.search.pareto import hypervolume
+from nas.search.rules import (
+    OBJECTIVES,
+    Rules,
+    front_hypervolume,
+    front_of,
+    nondominated,
+    training_seed,
+)
+from nas.search.space import Problem
 from search_spaces import SPACES
 
 Entry = tuple[CostSummary, float]

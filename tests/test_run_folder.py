@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from random_graphs import random_multimodal
 
-from nas.budget import price
 from nas.errors import RunError
-from nas.ops import Conv2d, DepthwiseConv2d
-from nas.profile import load_profile
+from nas.hardware.budget import price
+from nas.hardware.profile import load_profile
+from nas.network.ops import Conv2d, DepthwiseConv2d
 from nas.run_folder import (
     FRONT_COLUMNS,
     CostSummary,

@@ -8,13 +8,13 @@ import numpy.typing as npt
 import pytest
 from integer_models import with_numbers
 
-from nas import reference
-from nas.graph import Graph, Input
-from nas.integer import IntegerModel
-from nas.metrics import score
-from nas.ops import Add, Conv2d, Pool, Reshape
-from nas.scoring import classify_split, scores_without
-from nas.task import Task, load_task
+from nas.data.task import Task, load_task
+from nas.network import reference
+from nas.network.graph import Graph, Input
+from nas.network.integer import IntegerModel
+from nas.network.ops import Add, Conv2d, Pool, Reshape
+from nas.training.metrics import score
+from nas.training.scoring import classify_split, scores_without
 
 
 @pytest.fixture

@@ -14,21 +14,21 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from nas import search
-from nas.budget import Budget, price
-from nas.evaluate import Trained
-from nas.finals import BEST, LEDGER, Finalist, shipped_file, train_finals
-from nas.graph import Graph, Input
-from nas.ops import Conv2d
-from nas.profile import load_profile
+from nas.hardware.budget import Budget, price
+from nas.hardware.profile import load_profile
+from nas.network.graph import Graph, Input
+from nas.network.ops import Conv2d
 from nas.progress import Progress
-from nas.recipe import FINAL_FACTOR, FINAL_SEEDS
-from nas.rules import OBJECTIVES, Rules, front_of, scored, training_seed
 from nas.run_folder import TrialRecord, summarise
-from nas.search import EXPORT_S, MOST_IDLE_ASKS, Clock, Search, reserved_s
-from nas.space import Problem, Sensor, Space, Trial, architecture_id
-from nas.study import Study
-from nas.workers import MOST_DEATHS, Training
+from nas.search import engine as search
+from nas.search.engine import EXPORT_S, MOST_IDLE_ASKS, Clock, Search, reserved_s
+from nas.search.finals import BEST, LEDGER, Finalist, shipped_file, train_finals
+from nas.search.rules import OBJECTIVES, Rules, front_of, scored, training_seed
+from nas.search.space import Problem, Sensor, Space, Trial, architecture_id
+from nas.search.study import Study
+from nas.training.evaluate import Trained
+from nas.training.recipe import FINAL_FACTOR, FINAL_SEEDS
+from nas.training.workers import MOST_DEATHS, Training
 
 PROBLEM = Problem((Sensor("x", "vector", (1, 1, 4)),), 3)
 PROFILE = load_profile("cortex-m4-32k")

@@ -9,12 +9,12 @@ from typing import Any
 import optuna
 import pytest
 
-from nas.budget import price
 from nas.errors import SpaceError
-from nas.graph import Graph
-from nas.ops import Add, Conv2d, DepthwiseConv2d, Mul, Pool
-from nas.profile import load_profile
-from nas.space import Architecture, FixedTrial, Problem, Sensor, architecture_id
+from nas.hardware.budget import price
+from nas.hardware.profile import load_profile
+from nas.network.graph import Graph
+from nas.network.ops import Add, Conv2d, DepthwiseConv2d, Mul, Pool
+from nas.search.space import Architecture, FixedTrial, Problem, Sensor, architecture_id
 from search_spaces import SPACES, multimodal
 from search_spaces.multimodal import STARTS
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas import reference
 from nas.errors import UnsupportedOp
-from nas.graph import Graph, Input
-from nas.integer import IntegerModel
-from nas.numerics import Int8, weight_limit
-from nas.ops import (
+from nas.network import reference
+from nas.network.graph import Graph, Input
+from nas.network.integer import IntegerModel
+from nas.network.numerics import Int8, weight_limit
+from nas.network.ops import (
     OPS,
     Add,
     Concat,
@@ -29,7 +29,7 @@ from nas.ops import (
     Table,
     same_padding,
 )
-from nas.student import (
+from nas.training.student import (
     LARGEST_BIAS,
     LAYERS,
     LinearLayer,

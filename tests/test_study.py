@@ -8,11 +8,11 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from nas import study
 from nas.cli import SAMPLERS as OFFERED
 from nas.errors import RunError, UsageError
 from nas.run_folder import CostSummary, Status, TrialRecord
-from nas.study import SAMPLERS, Study, default_storage, open_study, session_seed
+from nas.search import study
+from nas.search.study import SAMPLERS, Study, default_storage, open_study, session_seed
 
 OBJECTIVES = ("error", "ram")
 VALUES = {"error": 0.25, "ram": 1000.0, "flash": 1.0}

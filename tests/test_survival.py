@@ -29,18 +29,20 @@ from test_search import (
     units,
 )
 
-from nas import finals as finals_module
-from nas import search, teaching, verify
+from nas.data.task import load_task
 from nas.errors import DataError, RunError
-from nas.recipe import FINAL_SEEDS
-from nas.rules import OBJECTIVES, training_seed
-from nas.search import Search
-from nas.study import Study, default_storage, open_study
-from nas.task import load_task
-from nas.teacher import Answers, member_file
-from nas.validation import judging
-from nas.verify import Verification
-from nas.workers import DataSource, Training, bench, pool, train
+from nas.export import verify
+from nas.export.verify import Verification
+from nas.search import engine as search
+from nas.search import finals as finals_module
+from nas.search.engine import Search
+from nas.search.rules import OBJECTIVES, training_seed
+from nas.search.study import Study, default_storage, open_study
+from nas.training import teaching
+from nas.training.recipe import FINAL_SEEDS
+from nas.training.teacher import Answers, member_file
+from nas.training.validation import judging
+from nas.training.workers import DataSource, Training, bench, pool, train
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -315,7 +317,7 @@ def test_a_killed_verification_is_made_again(
 # A parent with two workers that have begun a long job; argv[1] says how it ends.
 PARENT = """
 import os, signal, sys, time
-from nas.workers import pool
+from nas.training.workers import pool
 class Nothing:
     def load(self): return None
 def job(seconds):

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from nas.data.task import Modality, Task, load_task, make_task, measure, stratified_split
 from nas.errors import DataError
-from nas.task import Modality, Task, load_task, make_task, measure, stratified_split
 
 Arrays = dict[str, npt.NDArray[Any]]
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from nas import teacher_training
-from nas.augment import COPIES
+from nas.data.task import Task, make_task
 from nas.errors import DataError
-from nas.evaluate import Bench, prepare
-from nas.graph import Graph
-from nas.recipe import Recipe
-from nas.space import Problem, Sensor
-from nas.student import Student
-from nas.task import Task, make_task
-from nas.teacher import (
+from nas.network.graph import Graph
+from nas.search.space import Problem, Sensor
+from nas.training import teacher_training
+from nas.training.augment import COPIES
+from nas.training.evaluate import Bench, prepare
+from nas.training.recipe import Recipe
+from nas.training.student import Student
+from nas.training.teacher import (
     MEMBERS,
     Answers,
     Teacher,
@@ -32,8 +32,8 @@ from nas.teacher import (
     teacher_hash,
     warning,
 )
-from nas.teacher_training import run_onnx, teacher_graph, train_member
-from nas.validation import judging
+from nas.training.teacher_training import run_onnx, teacher_graph, train_member
+from nas.training.validation import judging
 
 torch.set_num_threads(1)
 

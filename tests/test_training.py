@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from nas import training
-from nas.graph import Graph, Input
-from nas.numerics import Int8
-from nas.ops import Concat, Conv2d, Pool, Reshape
-from nas.recipe import TEACHER_STEPS, Recipe, student_recipe, teacher_recipe
-from nas.scoring import classify
-from nas.student import Student, to_integer
-from nas.training import TrainingSet, predict, train, training_set
+from nas.network.graph import Graph, Input
+from nas.network.numerics import Int8
+from nas.network.ops import Concat, Conv2d, Pool, Reshape
+from nas.training import loop as training
+from nas.training.loop import TrainingSet, predict, train, training_set
+from nas.training.recipe import TEACHER_STEPS, Recipe, student_recipe, teacher_recipe
+from nas.training.scoring import classify
+from nas.training.student import Student, to_integer
 
 torch.set_num_threads(1)
 

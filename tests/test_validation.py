@@ -9,17 +9,17 @@ import pytest
 import torch
 from test_end_to_end import World, document, table
 
-from nas import evaluate, metrics
+from nas.data.task import Task, make_task
 from nas.errors import DataError, RunError
-from nas.evaluate import fit, prepare, recipe_of, train_student
-from nas.integer import IntegerModel
-from nas.recipe import SEARCH_EPOCHS, Recipe, batch_size_for, student_steps
-from nas.scoring import classify
-from nas.space import FixedTrial
-from nas.task import Task, make_task
-from nas.trained_file import pack, read_answers
-from nas.training import TrainingSet
-from nas.validation import FEW_ROWS, FOLDS, about, judging
+from nas.network.integer import IntegerModel
+from nas.search.space import FixedTrial
+from nas.training import evaluate, metrics
+from nas.training.evaluate import fit, prepare, recipe_of, train_student
+from nas.training.loop import TrainingSet
+from nas.training.recipe import SEARCH_EPOCHS, Recipe, batch_size_for, student_steps
+from nas.training.scoring import classify
+from nas.training.trained_file import pack, read_answers
+from nas.training.validation import FEW_ROWS, FOLDS, about, judging
 from search_spaces import SPACES
 
 torch.set_num_threads(1)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nas.errors import DataError
-from nas.recordings import Recording, SensorPlan, Signal
-from nas.windows import Counts, Cut, Rate, Windows, choose_rate, cut_recording, found_rate
+from nas.importing.recordings import Recording, SensorPlan, Signal
+from nas.importing.windows import Counts, Cut, Rate, Windows, choose_rate, cut_recording, found_rate
 
 ACCEL = SensorPlan("accel", ("ax", "ay"))
 GYRO = SensorPlan("gyro", ("gx",))

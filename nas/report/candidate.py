@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from nas.memory import lifetimes
-from nas.ops import size
+from nas.hardware.memory import lifetimes
+from nas.network.ops import size
 from nas.report.choice import ladder_tables
 from nas.report.data import Candidate, Run
 from nas.report.drawing import arena_svg, flow_svg

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nas.choose import KNEE, RESOURCES, FrontRow, Resource, Saving, can_tell_apart, savings
+from nas.choosing.choose import KNEE, RESOURCES, FrontRow, Resource, Saving, can_tell_apart, savings
 from nas.report.data import Candidate, Run
 from nas.report.format import (
     DASH,

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.choose import FrontRow, knee, parse_rows
+from nas.choosing.choose import FrontRow, knee, parse_rows
 from nas.errors import GraphError, PlanError, RunError
-from nas.graph import Graph
-from nas.memory import MemoryPlan, check_plan
-from nas.ops import size
+from nas.hardware.memory import MemoryPlan, check_plan
+from nas.network.graph import Graph
+from nas.network.ops import size
 from nas.report.format import dig, number
 from nas.report.words import weight_bits
 from nas.run_folder import FRONT_COLUMNS, read_front, read_json

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nas.graph import Graph
-from nas.memory import MemoryPlan, lifetimes
-from nas.ops import Op, size
+from nas.hardware.memory import MemoryPlan, lifetimes
+from nas.network.graph import Graph
+from nas.network.ops import Op, size
 from nas.report.format import esc, kilobytes, plural, shape
 from nas.report.words import has_relu, sensors_of, title, weight_bits
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nas.battery import OWN_CELL, USABLE_SHARE, Power, cells, read_power
+from nas.choosing.battery import OWN_CELL, USABLE_SHARE, Power, cells, read_power
 from nas.errors import ProfileError
 from nas.report.data import Candidate, Run
 from nas.report.format import dig, esc, section, short

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from nas.pareto import Points, hypervolume
 from nas.report.charts import ACCENT, GREY, INK, WARN, cloud, plain_text, thinned
 from nas.report.data import Budgets, Run, Trial
 from nas.report.format import (
@@ -25,6 +24,7 @@ from nas.report.format import (
     short,
     table,
 )
+from nas.search.pareto import Points, hypervolume
 
 CURVE_POINTS = 60
 OUTCOME_POINTS = 200

@@ -1,7 +1,7 @@
 """A network in words: what each operator is called, and what happens to each sensor."""
 
-from nas.graph import Graph
-from nas.ops import (
+from nas.network.graph import Graph
+from nas.network.ops import (
     Add,
     Concat,
     Conv2d,

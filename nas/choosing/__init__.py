@@ -1,0 +1,1 @@
+"""Choosing one: knee, limits and savings, energy and battery, and a brief to begin with."""

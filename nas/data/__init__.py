@@ -1,0 +1,1 @@
+"""What a search works on: data files and named tasks, strictly checked."""

@@ -1,0 +1,1 @@
+"""What a front member becomes: files for runtimes, and the proof that they compute the same."""

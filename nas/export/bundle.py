@@ -1,0 +1,117 @@
+"""A candidate's folder: the artefacts, and all that is known of it in architecture.json."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.data.task import Modality, Task
+from nas.export.to_onnx import to_onnx
+from nas.export.to_onnx_integer import to_onnx_integer
+from nas.export.to_tflite import to_tflite
+from nas.hardware.cost import Cost
+from nas.hardware.memory import MemoryPlan
+from nas.network.integer import IntegerModel
+from nas.run_folder import write_atomic, write_json
+
+SMALLEST_GROUP = 5  # rows below which a subject's score says nothing
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained architecture with everything that its folder holds.
+
+    Attributes:
+        document: the architecture's JSON, its space by name among the rest.
+        val_scores: of every training of this architecture, the shipped one first.
+        predicted: (n,) classes given to the test split by the shipped model.
+        scores_without: sensor -> test score of the shipped model with that sensor missing.
+    """
+
+    id: str
+    document: Mapping[str, Any]
+    model: IntegerModel
+    plan: MemoryPlan
+    cost: Cost
+    val_scores: Sequence[float]
+    steps: int
+    predicted: NDArray[np.int64]
+    scores_without: Mapping[str, float]
+
+
+def write_candidate(run: Path, candidate: Candidate, task: Task) -> Path:
+    """Writes candidates/<id>/ but its README and returns it; RunError when the disk refuses."""
+    folder = run / "candidates" / candidate.id
+    model = candidate.model
+    write_atomic(folder / "model.npz", model.to_bytes())
+    write_atomic(folder / "model.tflite", to_tflite(model))
+    write_atomic(folder / "model.onnx", to_onnx(model))
+    write_atomic(folder / "model_integer.onnx", to_onnx_integer(model))
+    write_json(folder / "architecture.json", _describe(candidate, task))
+    return folder
+
+
+def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
+    labels = task.y[task.rows("test")]
+    confusion = np.zeros((task.classes, task.classes), int)
+    np.add.at(confusion, (labels, candidate.predicted), 1)
+    used = {source.name for source in candidate.model.graph.inputs}
+    return {
+        "id": candidate.id,
+        "space": candidate.document["space"],
+        "architecture": dict(candidate.document),
+        "graph": candidate.model.graph.to_json(),
+        "inputs": {m.name: _input(m) for m in task.modalities if m.name in used},
+        "classes": list(task.class_names),
+        "cost": candidate.cost.to_json(),
+        "plan": candidate.plan.to_json(),
+        "training": {
+            "seeds": len(candidate.val_scores),
+            "steps": candidate.steps,
+            "val_scores": list(candidate.val_scores),
+            "weights_hash": candidate.model.hash,
+        },
+        "groups": _worst_group(candidate.predicted, task),
+        "confusion": confusion.tolist(),
+        "missing_sensors": {name: {"score": s} for name, s in candidate.scores_without.items()},
+    }
+
+
+def _input(modality: Modality) -> dict[str, Any]:
+    """How real values become the artefact's integers: round((x - mean) / std / scale).
+
+    `stored_type` is what one value is in the data file; `rate_hz` and `columns` are None and empty
+    where it does not name them.
+    """
+    return {
+        "kind": modality.kind,
+        "shape": list(modality.shape),
+        "mean": [float(v) for v in modality.mean],
+        "std": [float(v) for v in modality.std],
+        "scale": modality.input_scale,
+        "zero_point": modality.zero_point,
+        "stored_type": modality.values.dtype.name,
+        "stored_bytes": modality.values.dtype.itemsize,
+        "rate_hz": modality.rate_hz,
+        "columns": list(modality.columns),
+    }
+
+
+def _worst_group(predicted: NDArray[np.int64], task: Task) -> dict[str, Any] | None:
+    """The subject or site of the test split with the lowest accuracy."""
+    if task.group is None:
+        return None
+    rows = task.rows("test")
+    groups, right = task.group[rows], predicted == task.y[rows]
+    scores = [
+        (float(right[groups == g].mean()), str(g), int(n))
+        for g, n in zip(*np.unique(groups, return_counts=True), strict=True)
+        if n >= SMALLEST_GROUP
+    ]
+    if not scores:
+        return None
+    score, group, count = min(scores)
+    return {"worst": {"group": group, "score": score, "rows": count}}

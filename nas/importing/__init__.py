@@ -1,0 +1,1 @@
+"""`nas import`: recordings to a data file."""

@@ -1,0 +1,1 @@
+"""What is searched, and how: space, study, trials, final trainings, the front."""

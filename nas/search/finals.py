@@ -1,0 +1,229 @@
+"""The end of a search: members of the front are trained again, for longer and with more seeds.
+
+A search's best scores are flattered by having been chosen: on a small validation split the first
+of a hundred is mostly luck (the winner's curse). So a score of the search only admits a candidate
+to a race. Whoever is on the front is trained again, `FINAL_FACTOR` times as long, and from then on
+the mean of these trainings stands for it, without the score that got it there; when a lucky one
+falls, those that it hid come up and are trained in turn. The best few go first. Of a candidate's
+trainings the one nearest to their mean ships, not the luckiest, and the interval counts the spread
+between seeds. A member that time did not reach keeps its training of the search, which the column
+`steps` of the front shows.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from nas.progress import Progress, clock
+from nas.run_folder import TrialRecord, read_json, write_atomic, write_json
+from nas.search.rules import Rules, front_of, training_seed
+from nas.training.recipe import FINAL_FACTOR, FINAL_SEEDS
+from nas.training.workers import MOST_DEATHS, Pool, Training, no_interrupt, train
+
+BEST = 4  # members of the front that are a training ahead of the rest
+LEDGER = "finals.json"  # trained/finals.json: "<id> <repetition>" -> val_score
+_Job: TypeAlias = tuple[TrialRecord, int]  # a final training: the member and the repetition
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A front member and its final trainings: val_score by repetition, 1 and up."""
+
+    record: TrialRecord
+    scores: dict[int, float]
+
+    @property
+    def estimate(self) -> float:
+        """The mean of its final trainings, or without any the score of the search."""
+        if self.scores:
+            return sum(self.scores.values()) / len(self.scores)
+        assert self.record.val_score is not None
+        return self.record.val_score
+
+    @property
+    def shipped(self) -> int:
+        """The repetition nearest to the mean, the earliest of equals; 0 is the search's own."""
+        return min(
+            self.scores,
+            key=lambda r: (round(abs(self.scores[r] - self.estimate), 12), r),
+            default=0,
+        )
+
+    @property
+    def val_scores(self) -> list[float]:
+        """Of all final trainings, the shipped one first; the search's own where there is none."""
+        if not self.scores:
+            return [self.estimate]
+        rest = [score for r, score in sorted(self.scores.items()) if r != self.shipped]
+        return [self.scores[self.shipped], *rest]
+
+    @property
+    def length(self) -> int:
+        """Steps of its training as a multiple of the search's."""
+        return FINAL_FACTOR if self.scores else 1
+
+
+def train_finals(
+    rules: Rules,
+    trained: Sequence[TrialRecord],
+    pool: Pool,
+    run: Path,
+    left_s: Callable[[], float],
+    progress: Progress,
+) -> list[Finalist]:
+    """Final trainings while time is left and a member of the front has less than `FINAL_SEEDS`.
+
+    What an earlier session finished is taken over.
+
+    Args:
+        trained: every network that the search trained.
+
+    Returns:
+        The front by estimates, the best first.
+    """
+    race = _Race(rules, trained, _Ledger(run / "trained"))
+    running: dict[Future[Any], _Job] = {}
+    slowest, deaths = 0.0, 0
+    while True:
+        broken = False
+        # A training that cannot end in time is not begun.
+        while len(running) <= pool.count and left_s() > slowest and not broken:
+            job = race.next(running.values())
+            if job is None:
+                break
+            try:
+                running[pool.submit(train, _training(rules, *job))] = job
+            except BrokenProcessPool:  # a worker died since the last look
+                broken = True
+        if not running and not broken:
+            break
+        finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+        seconds, died = _store(race, running, finished)
+        slowest, broken = max(slowest, seconds), broken or died
+        if broken:
+            deaths += 1
+            running.clear()
+            pool.replace()
+        if deaths > MOST_DEATHS:
+            progress.say(
+                f"final trainings: {deaths} worker processes were killed, probably for memory; the"
+                " rest is left out: use fewer --workers and --resume to make them"
+            )
+            break
+        if left_s() <= 0:
+            break
+        _show(progress, race.front, left_s())
+    return race.front
+
+
+def _store(
+    race: "_Race", running: dict[Future[Any], _Job], finished: Iterable[Future[Any]]
+) -> tuple[float, bool]:
+    """Stores what has finished; seconds of the slowest, and whether a worker died."""
+    slowest, died = 0.0, False
+    for future in finished:
+        with no_interrupt():  # a result that left `running` must reach the disk
+            job = running.pop(future)
+            try:
+                result = future.result()
+            except FloatingPointError:  # diverged, and would again
+                race.given_up.append(job)
+            except (BrokenProcessPool, CancelledError):
+                died = True
+            else:
+                slowest = max(slowest, result.train_s)
+                race.store(job, result.model, result.val_score)
+    return slowest, died
+
+
+def _show(progress: Progress, front: Sequence[Finalist], left_s: float) -> None:
+    ready = sum(len(member.scores) for member in front)
+    progress.status(
+        f"final trainings  {ready} of {FINAL_SEEDS * len(front)} of today's front"
+        + (f"  {clock(left_s)} left for them" if left_s < float("inf") else "")
+    )
+
+
+class _Race:
+    """Who is on the front by what is known so far, and whose turn it is.
+
+    Attributes:
+        front: by estimates, the best first; made anew with each score only, as it takes seconds
+            where hundreds of networks do not dominate each other.
+    """
+
+    def __init__(self, rules: Rules, trained: Sequence[TrialRecord], ledger: "_Ledger") -> None:
+        self.rules, self.trained, self.ledger = rules, trained, ledger
+        self.given_up: list[_Job] = []
+        self.front = self._front()
+
+    def store(self, job: _Job, model: bytes, val_score: float) -> None:
+        """A final training that has ended."""
+        self.ledger.add(job, model, val_score)
+        self.front = self._front()
+
+    def _front(self) -> list[Finalist]:
+        every = [Finalist(record, self.ledger.scores(record.id)) for record in self.trained]
+        members = front_of(self.rules, [(f.record.cost, f.estimate) for f in every])
+        return sorted((every[i] for i in members), key=lambda f: (-f.estimate, f.record.number))
+
+    def next(self, running: Collection[_Job]) -> _Job | None:
+        """The next final training, or None when every member has had its share.
+
+        Whoever has the fewest comes first, the best members one training ahead of the rest.
+        """
+        begun = [(record.id, repetition) for record, repetition in (*running, *self.given_up)]
+        turns = []
+        for rank, member in enumerate(self.front):
+            taken = {r for identity, r in begun if identity == member.record.id}
+            taken |= member.scores.keys()
+            left = set(range(1, FINAL_SEEDS + 1)) - taken
+            if left:
+                turns.append((len(taken) - (rank < BEST), rank, member.record, min(left)))
+        if not turns:
+            return None
+        return min(turns, key=lambda turn: turn[:2])[2:]
+
+
+def _training(rules: Rules, record: TrialRecord, repetition: int) -> Training:
+    graph = rules.space.parse(record.architecture).lower()
+    seed = training_seed(rules.seed, record.id, repetition)
+    return Training(graph, rules.metric, rules.teacher, final=True, seed=seed)
+
+
+def shipped_file(run: Path, finalist: Finalist) -> Path:
+    """The file of the training that ships."""
+    return _model_file(run / "trained", finalist.record.id, finalist.shipped)
+
+
+def _model_file(folder: Path, identity: str, repetition: int) -> Path:
+    return folder / (f"{identity}.{repetition}.npz" if repetition else f"{identity}.npz")
+
+
+class _Ledger:
+    """Scores of the final trainings; one counts once its model is on disk, which comes second."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / LEDGER
+        self._scores: dict[str, float] = read_json(self._file) if self._file.exists() else {}
+
+    def holds(self, identity: str, repetition: int) -> bool:
+        known = f"{identity} {repetition}" in self._scores
+        return known and _model_file(self._folder, identity, repetition).exists()
+
+    def add(self, job: _Job, model: bytes, val_score: float) -> None:
+        record, repetition = job
+        self._scores[f"{record.id} {repetition}"] = val_score
+        write_json(self._file, self._scores)
+        write_atomic(_model_file(self._folder, record.id, repetition), model)
+
+    def scores(self, identity: str) -> dict[int, float]:
+        return {
+            r: self._scores[f"{identity} {r}"]
+            for r in range(1, FINAL_SEEDS + 1)
+            if self.holds(identity, r)
+        }

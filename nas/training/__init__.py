@@ -1,0 +1,1 @@
+"""How networks are trained, taught and judged, in processes."""

@@ -1,0 +1,141 @@
+"""From a graph to a score: training data prepared once, one training, the integer model's score.
+
+Pure functions of their arguments; `workers.py` runs them in processes. The score that a search sees
+is measured by `reference.run` on integers and on rows held out of their training: the validation
+split, or each part of the rows in turn (`validation.py`).
+"""
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nas.data.task import SplitName, Task
+from nas.network.graph import Graph
+from nas.network.integer import IntegerModel
+from nas.network.numerics import Int8
+from nas.search.space import Problem, problem_of
+from nas.training import metrics
+from nas.training.augment import make_bank, strength_for
+from nas.training.loop import TrainingSet, train, training_set
+from nas.training.metrics import Metric
+from nas.training.recipe import Recipe, student_recipe
+from nas.training.scoring import classify
+from nas.training.student import Student, to_integer
+from nas.training.trained_file import pack
+from nas.training.validation import Judging
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A task made ready for training.
+
+    Attributes:
+        judging: which rows train and which judge.
+        training: the augmentation bank of the rows that train, without a teacher.
+        inputs: split -> modality -> (n, height, width, channels) int8; `train` and `val` are the
+            rows of `judging`, which are the same ones where validation is crossed.
+        labels: split -> (n,) classes.
+    """
+
+    task: Task
+    problem: Problem
+    judging: Judging
+    training: TrainingSet
+    inputs: dict[SplitName, dict[str, Int8]]
+    labels: dict[SplitName, NDArray[np.int64]]
+
+
+def prepare(task: Task, judged: Judging, bank_seed: int) -> Bench:
+    """Quantises every split and makes the augmentation bank."""
+    rows: dict[SplitName, NDArray[np.int64]]
+    rows = {"train": judged.train, "val": judged.held_out, "test": task.rows("test")}
+    inputs = {s: {m.name: m.quantised(r) for m in task.modalities} for s, r in rows.items()}
+    labels = {s: task.y[r] for s, r in rows.items()}
+    scales = {m.name: m.input_scale for m in task.modalities}
+    problem = problem_of(task)
+    strength = strength_for(problem.sensors, len(task.rows("train")))
+    bank = make_bank(problem.sensors, inputs["train"], scales, strength, bank_seed)
+    data = training_set(bank, scales, labels["train"], task.classes, None)
+    return Bench(task, problem, judged, data, inputs, labels)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training's result.
+
+    Attributes:
+        model: content of its `trained_file`.
+        val_score: of the integers, on the rows that judge.
+        train_s: seconds of CPU.
+    """
+
+    model: bytes
+    val_score: float
+    train_s: float
+
+
+def train_student(
+    bench: Bench,
+    graph: Graph,
+    recipe: Recipe,
+    metric: Metric,
+    teacher: NDArray[np.float32] | None,
+    seed: int,
+) -> Trained:
+    """Trains the network of `graph` and scores its integer model on the rows that judge.
+
+    Args:
+        teacher: (parts, copies, n, classes), the `bank` of `teacher.Answers`.
+    """
+    start = time.process_time()
+    model = fit(graph, _taught(bench, teacher, 0), recipe, seed)
+    if bench.judging.fold is None:
+        answers = classify(model, bench.inputs["val"])
+    else:
+        answers = _answers_in_turn(bench, bench.judging.fold, graph, recipe, teacher, seed)
+    score = metrics.score(metric, bench.labels["val"], answers, bench.task.classes)
+    return Trained(pack(model, answers), score, time.process_time() - start)
+
+
+def _answers_in_turn(
+    bench: Bench,
+    fold: NDArray[np.int64],
+    graph: Graph,
+    recipe: Recipe,
+    teacher: NDArray[np.float32] | None,
+    seed: int,
+) -> NDArray[np.int64]:
+    """(n,) classes of the rows, each by a network that was trained without its part."""
+    answers = np.empty(len(fold), np.int64)
+    for part in np.unique(fold):
+        held = fold == part
+        steps = round(recipe.steps * (1 - held.mean()))  # as many epochs as with all rows
+        data = _taught(bench, teacher, 1 + int(part)).subset(~held)
+        model = fit(graph, data, replace(recipe, steps=steps), seed)
+        answers[held] = classify(model, {k: v[held] for k, v in bench.inputs["train"].items()})
+    return answers
+
+
+def _taught(bench: Bench, teacher: NDArray[np.float32] | None, part: int) -> TrainingSet:
+    """The bank with one part's answers; a teacher of one part, the user's own, teaches all."""
+    if teacher is None:
+        return bench.training
+    answers = teacher[part if len(teacher) > 1 else 0]
+    return replace(bench.training, teacher=torch.from_numpy(answers))
+
+
+def fit(graph: Graph, data: TrainingSet, recipe: Recipe, seed: int) -> IntegerModel:
+    """The integers of one training."""
+    torch.manual_seed(seed)
+    net = Student(graph, data.scales, dropout=recipe.dropout)
+    train(net, data, recipe, seed)
+    return to_integer(net)
+
+
+def recipe_of(bench: Bench, metric: Metric, distil: bool, final: bool) -> Recipe:
+    """The recipe of a student on the bench's data."""
+    vectors = any(sensor.kind == "vector" for sensor in bench.problem.sensors)
+    return student_recipe(len(bench.training.labels), vectors, metric, distil, final)

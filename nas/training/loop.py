@@ -1,0 +1,164 @@
+"""The training loop that teachers and students share: tensors in memory, no data loader."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nas.network.numerics import Int8
+from nas.training.recipe import Recipe
+from nas.training.student import Student
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The bank as tensors.
+
+    Attributes:
+        inputs: modality -> (copies, n, channels, height, width) int8.
+        scales: modality -> scale of those integers.
+        labels: (n,) int64.
+        classes: number of classes.
+        teacher: (copies, n, classes) log-probabilities of a teacher, or None.
+    """
+
+    inputs: Mapping[str, Tensor]
+    scales: Mapping[str, float]
+    labels: Tensor
+    classes: int
+    teacher: Tensor | None = None
+
+    def subset(self, rows: NDArray[np.bool_]) -> "TrainingSet":
+        """The rows of a mask (n,), in every copy."""
+        mask = torch.from_numpy(rows)
+        return TrainingSet(
+            {name: copies[:, mask] for name, copies in self.inputs.items()},
+            self.scales,
+            self.labels[mask],
+            self.classes,
+            None if self.teacher is None else self.teacher[:, mask],
+        )
+
+
+def training_set(
+    bank: Mapping[str, Int8],
+    scales: Mapping[str, float],
+    labels: NDArray[np.int64],
+    classes: int,
+    teacher: NDArray[np.float32] | None,
+) -> TrainingSet:
+    """Tensors from `augment.make_bank` (copies, n, height, width, channels)."""
+    return TrainingSet(
+        {k: torch.from_numpy(v).permute(0, 1, 4, 2, 3).contiguous() for k, v in bank.items()},
+        scales,
+        torch.from_numpy(labels),
+        classes,
+        None if teacher is None else torch.from_numpy(teacher),
+    )
+
+
+def train(net: Student, data: TrainingSet, recipe: Recipe, seed: int) -> None:
+    """Trains `net` in place, on the modalities that its graph uses.
+
+    Raises:
+        FloatingPointError: the loss is no longer finite.
+    """
+    torch.manual_seed(seed)  # dropout
+    rng = np.random.default_rng(seed)
+    net.train()
+    optimiser = _optimiser(net, recipe)
+    weights = _class_weights(data) if recipe.class_weighting else None
+    copies, n = next(iter(data.inputs.values())).shape[:2]
+    order, position = rng.permutation(n), 0
+    batch_size = min(recipe.batch_size, n)
+    for step in range(recipe.steps):
+        if step == round(recipe.steps * (1 - recipe.frozen_share)) and net.quantised:
+            net.freeze()
+        if position + batch_size > n:
+            order, position = rng.permutation(n), 0
+        rows = order[position : position + batch_size]
+        position += batch_size
+        which = rng.integers(0, copies, batch_size)
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.peak_rate * _one_cycle(step / recipe.steps, recipe.warmup_share)
+        loss = _loss(net, data, recipe, weights, torch.from_numpy(which), torch.from_numpy(rows))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    if not math.isfinite(loss.item()):
+        raise FloatingPointError(f"training diverged: loss {loss.item()} at step {recipe.steps}")
+    net.eval()
+
+
+def _loss(
+    net: Student,
+    data: TrainingSet,
+    recipe: Recipe,
+    weights: Tensor | None,
+    which: Tensor,
+    rows: Tensor,
+) -> Tensor:
+    batch = {
+        source.name: data.inputs[source.name][which, rows].float().mul_(data.scales[source.name])
+        for source in net.graph.inputs
+    }
+    logits = net(batch)
+    loss = F.cross_entropy(
+        logits, data.labels[rows], weight=weights, label_smoothing=recipe.label_smoothing
+    )
+    if data.teacher is None or recipe.distil_weight == 0:
+        return loss
+    t = recipe.temperature
+    divergence = F.kl_div(
+        F.log_softmax(logits / t, 1),
+        F.log_softmax(data.teacher[which, rows] / t, 1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return (1 - recipe.distil_weight) * loss + recipe.distil_weight * t * t * divergence
+
+
+def _optimiser(net: Student, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=recipe.peak_rate,
+        fused=True,
+    )
+
+
+def _class_weights(data: TrainingSet) -> Tensor:
+    counts = torch.bincount(data.labels, minlength=data.classes).float()
+    return len(data.labels) / (data.classes * counts)
+
+
+def _one_cycle(progress: float, warmup: float) -> float:
+    """Share of the peak rate: cosine up from 4 % during the warm-up, cosine down to 0.1 %."""
+    if progress < warmup:
+        return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * progress / warmup))
+    return max(1e-3, 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))))
+
+
+@torch.no_grad()
+def predict(
+    net: Student, inputs: Mapping[str, Tensor], scales: Mapping[str, float], batch_size: int = 512
+) -> Tensor:
+    """(n, classes) logits for int8 inputs: modality -> (n, channels, height, width)."""
+    net.eval()
+    n = len(next(iter(inputs.values())))
+    parts = []
+    for start in range(0, n, batch_size):
+        batch = {
+            s.name: inputs[s.name][start : start + batch_size].float().mul_(scales[s.name])
+            for s in net.graph.inputs
+        }
+        parts.append(net(batch))
+    return torch.cat(parts)

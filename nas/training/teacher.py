@@ -1,0 +1,203 @@
+"""The fixed teacher of a search, as its students know it, and its cache.
+
+What a student needs of a teacher is its log-probabilities for every sample of every augmented copy,
+so these are what is kept, in a file named by a hash of all that they depend on.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.data.task import Task
+from nas.run_folder import write_atomic
+from nas.training import metrics
+from nas.training.metrics import Metric
+from nas.training.validation import FOLDS, Judging, Validation
+
+MEMBERS = 3
+USELESS = 0.1  # share of the way from guessing to perfect below which a teacher is warned of
+VERSION = 4  # of everything below: raise it when a change makes another teacher of the same data
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A teacher's log-probabilities: of every training copy, of the rows that judge and of test.
+
+    `bank` is (parts, copies, n, classes), the copies in the order of `augment.make_bank`, the
+    others are (n, classes). Part 0 teaches what ships. Where rows are judged crosswise, part 1 + i
+    teaches the network that is judged by fold i, and has not seen that fold either.
+    """
+
+    bank: NDArray[np.float32]
+    val: NDArray[np.float32]
+    test: NDArray[np.float32]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The fixed teacher of a run, as its students need it.
+
+    Attributes:
+        kind: `ensemble` of our own, or `onnx` for the user's.
+        hash: of all that the answers depend on; the name of the cached file.
+        file: the answers; students read `bank` from it.
+        parameters: of all members; 0 when unknown.
+    """
+
+    kind: str
+    hash: str
+    file: Path
+    val_score: float
+    test_score: float
+    parameters: int
+
+    def to_json(self) -> dict[str, Any]:
+        """What run.json says of it."""
+        return {
+            "kind": self.kind,
+            "hash": self.hash,
+            "val_score": self.val_score,
+            "test_score": self.test_score,
+            "parameters": self.parameters,
+        }
+
+
+def members(kind: Validation) -> list[tuple[int, int]]:
+    """(part, number) of the networks that make a teacher.
+
+    With folds each part is one network, for time's sake: on the one set where it was tried, two
+    were worth half a point more, at twice the price.
+    """
+    if kind == "split":
+        return [(0, number) for number in range(MEMBERS)]
+    return [(part, 0) for part in range(1 + FOLDS)]
+
+
+def combine(judged: Judging, answers: Sequence[Answers]) -> Answers:
+    """One teacher of what its `members` answered, in their order.
+
+    A part is the normalised mean of its members' log-probabilities. A row that judges has the
+    answer of a part that has not seen it.
+    """
+    parts: dict[int, list[Answers]] = {}
+    for (part, _), held in zip(members(judged.kind), answers, strict=True):
+        parts.setdefault(part, []).append(held)
+    val = _mean([held.val for held in parts[0]])
+    if judged.fold is not None:
+        for part in range(1, 1 + FOLDS):
+            rows = judged.fold == part - 1
+            val[rows] = _mean([held.val for held in parts[part]])[rows]
+    return Answers(
+        np.concatenate([_mean([held.bank for held in parts[part]]) for part in sorted(parts)]),
+        val,
+        _mean([held.test for held in parts[0]]),
+        sum(held.parameters for held in parts[0]),
+    )
+
+
+def _mean(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return log_softmax(np.mean(parts, 0))
+
+
+def log_softmax(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Over the last axis."""
+    shifted = x - x.max(-1, keepdims=True)
+    result: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result.astype(np.float32)
+
+
+def warning(
+    teacher: Teacher, metric: Metric, labels: NDArray[np.int64], classes: int
+) -> str | None:
+    """What to say of a teacher that has learnt nothing, judged on validation; None of another."""
+    guess = metrics.best_guess(metric, labels, classes)
+    if teacher.val_score >= guess + USELESS * (1 - guess):
+        return None
+    return (
+        f"the teacher scores {teacher.val_score:.3f} on validation, and always naming one class"
+        f" {guess:.3f}: it has learnt nothing that holds for other rows; look at labels, groups and"
+        " offsets between them, or add --no-distil"
+    )
+
+
+def cache_folder() -> Path:
+    """Where teachers' answers are kept between runs: $NAS_CACHE_DIR or ~/.cache/nas."""
+    return Path(os.environ.get("NAS_CACHE_DIR") or Path.home() / ".cache" / "nas") / "teachers"
+
+
+def teacher_hash(
+    task: Task, kind: Validation, metric: Metric, seed: int, onnx: bytes | None
+) -> str:
+    """Hash of all that a teacher's answers depend on."""
+    own = {"members": MEMBERS, "seed": seed, "weighted": metric != "accuracy"}
+    key: dict[str, Any] = {"version": VERSION, "data": task.data_hash}
+    key |= {"rows": "train and val"} if kind == "cross" else {}
+    key |= own if onnx is None else {"onnx": hashlib.sha256(onnx).hexdigest()}
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+
+def get_teacher(
+    task: Task,
+    judged: Judging,
+    metric: Metric,
+    identity: str,
+    kind: str,
+    ask: Callable[[], Answers],
+) -> Teacher:
+    """The teacher from the cache, or from `ask`, whose answers are then cached."""
+    file = cache_folder() / f"{identity}.npz"
+    answers = read_answers(file)
+    if answers is None:
+        answers = ask()
+        write_answers(file, answers)
+        for number in range(len(members(judged.kind))):
+            member_file(identity, number).unlink(missing_ok=True)
+
+    def score(log_probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+        predicted = log_probabilities.argmax(1).astype(np.int64)
+        return metrics.score(metric, labels, predicted, task.classes)
+
+    return Teacher(
+        kind,
+        identity,
+        file,
+        score(answers.val, task.y[judged.held_out]),
+        score(answers.test, task.y[task.rows("test")]),
+        answers.parameters,
+    )
+
+
+def member_file(identity: str, number: int) -> Path:
+    """Where one member's answers wait for the others, so that a killed run keeps them."""
+    return cache_folder() / f"{identity}.{number}.npz"
+
+
+def write_answers(file: Path, answers: Answers) -> None:
+    """Raises RunError when the disk refuses."""
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        bank=answers.bank,
+        val=answers.val,
+        test=answers.test,
+        parameters=np.array(answers.parameters),
+    )
+    write_atomic(file, buffer.getvalue())
+
+
+def read_answers(file: Path) -> Answers | None:
+    """Cached answers; None when there are none or the file is torn: it is then made again."""
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as held:
+            return Answers(held["bank"], held["val"], held["test"], int(held["parameters"]))
+    except Exception:  # a torn archive raises whatever its damage leads to
+        return None

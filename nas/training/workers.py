@@ -1,0 +1,229 @@
+"""Processes that train: each holds the task and its augmentation bank, and one thread.
+
+Two processes of one thread train nearly twice as many students as one of two threads, and a process
+that dies takes nothing with it. Workers are spawned, not forked, so that the parent may hold
+threads and never needs torch.
+"""
+
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.data.task import Task, load_task
+from nas.errors import DataError, NasError
+from nas.network.graph import Graph
+from nas.training.metrics import Metric
+from nas.training.validation import Validation, judging
+
+MOST_DEATHS = 5  # processes that may be killed before a phase gives up
+BANK_SEED = 0  # the bank is part of the task: a teacher's stored logits must fit it in every run
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """Where every process finds the same task: a named one or a file; `data_hash` proves it."""
+
+    task: str | None
+    path: str | None
+    modalities: tuple[str, ...] | None
+    data_hash: str
+
+    def load(self) -> Task:
+        """Raises DataError when the data have changed since `data_hash` was taken."""
+        task = load_source(self.task, self.path, self.modalities)
+        if task.data_hash != self.data_hash:
+            raise DataError(
+                f"{self.path or self.task}: the data changed since the run began; start a new run"
+            )
+        return task
+
+
+def load_source(name: str | None, path: str | None, modalities: tuple[str, ...] | None) -> Task:
+    """A named task or a data file; exactly one of the two is given."""
+    from nas.data.named_tasks import load_named_task
+
+    if name is not None:
+        return load_named_task(name, modalities)
+    assert path is not None
+    return load_task(path, modalities)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What `train` needs for one student; `teacher` is the file of a teacher's logits."""
+
+    graph: Graph
+    metric: Metric
+    teacher: Path | None
+    final: bool
+    seed: int
+
+
+class _Process:
+    """State of one process of a pool, set once by `_start`."""
+
+    prepared: Any = None
+    refusal: NasError | None = None  # of the data; raised by each job, as a process cannot be asked
+    teacher: tuple[Path, NDArray[np.float32]] | None = None
+
+
+def _start(source: DataSource, prepare: Callable[[Task], Any]) -> None:
+    _end_with_parent()
+    try:
+        _Process.prepared = prepare(source.load())
+    except NasError as error:  # the file was replaced since the run began
+        _Process.refusal = error
+
+
+def prepared() -> Any:
+    """What the pool's `prepare` made of the task in this process.
+
+    Raises:
+        NasError: the data could not be loaded again.
+    """
+    if _Process.refusal is not None:
+        raise _Process.refusal
+    return _Process.prepared
+
+
+def bench(kind: Validation) -> Callable[[Task], Any]:
+    """What prepares a process for training: an `evaluate.Bench`, judged in this way."""
+    return functools.partial(_bench, kind)
+
+
+def _bench(kind: Validation, task: Task) -> Any:
+    import torch
+
+    from nas.training.evaluate import prepare
+
+    torch.set_num_threads(1)
+    return prepare(task, judging(task, kind), BANK_SEED)
+
+
+def _end_with_parent() -> None:
+    """Ends this process as soon as its parent has ended, even by `kill -9`.
+
+    An idle worker of a pool would wait for ever, and a busy one would end its training first.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def train_member(metric: Metric, part: int, seed: int) -> Any:
+    """`teacher.Answers` of one member of a teacher, trained in a worker."""
+    from nas.training import teacher_training
+
+    return teacher_training.train_member(prepared(), metric, part, seed)
+
+
+def ask_onnx(path: str) -> Any:
+    """`teacher.Answers` of the user's own model, run in a worker."""
+    from nas.training import teacher_training
+
+    return teacher_training.run_onnx(prepared(), path)
+
+
+def train(training: Training) -> Any:
+    """A `Trained` student, trained in a worker."""
+    from nas.training.evaluate import recipe_of, train_student
+
+    held, teacher = prepared(), None
+    if training.teacher is not None:
+        if _Process.teacher is None or _Process.teacher[0] != training.teacher:
+            with np.load(training.teacher, allow_pickle=False) as answers:
+                _Process.teacher = (training.teacher, answers["bank"])
+        teacher = _Process.teacher[1]
+    recipe = recipe_of(held, training.metric, teacher is not None, training.final)
+    return train_student(held, training.graph, recipe, training.metric, teacher, training.seed)
+
+
+@contextmanager
+def no_interrupt() -> Iterator[None]:
+    """Holds Ctrl-C back until the end of the block; processes begun in it never see it."""
+    resource_tracker.ensure_running()  # its own start would let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def examine_model(file: Path, metric: Metric) -> Any:
+    """`scoring.Examined` of a trained model's file, in a worker."""
+    from nas.network.integer import load_integer_model
+    from nas.training.scoring import examine
+
+    return examine(prepared().task, load_integer_model(file), metric)
+
+
+class Pool:
+    """A pool of processes that survives Ctrl-C, and can be replaced when one of them is killed.
+
+    Args:
+        prepare: called with the task in each process; its jobs find the result in `prepared()`.
+    """
+
+    def __init__(self, count: int, source: DataSource, prepare: Callable[[Task], Any]) -> None:
+        self.count, self._source, self._prepare = count, source, prepare
+        self._executor = self._spawn()
+
+    def _spawn(self) -> ProcessPoolExecutor:
+        # One thread each: numpy's BLAS in the reference must not fight the other workers either.
+        for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(variable, "1")
+        return ProcessPoolExecutor(
+            self.count,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start,
+            initargs=(self._source, self._prepare),
+        )
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        """Runs `function` in a worker."""
+        with no_interrupt():
+            return self._executor.submit(function, *arguments)
+
+    def replace(self) -> None:
+        """A new set of processes, after one died and broke the pool."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._executor = self._spawn()
+
+    def close(self) -> None:
+        """Ends the processes at once; what they were doing is lost."""
+        with no_interrupt():
+            processes = list((self._executor._processes or {}).values())
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            deadline = time.monotonic() + 2.0
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.join(max(0.0, deadline - time.monotonic()))
+
+
+@contextmanager
+def pool(count: int, source: DataSource, prepare: Callable[[Task], Any]) -> Iterator[Pool]:
+    """A `Pool` that ends with the block, whatever happens in it."""
+    workers = Pool(count, source, prepare)
+    try:
+        yield workers
+    finally:
+        workers.close()
