@@ -175,6 +175,14 @@ def test_battery_and_radio_with_their_assumptions(run: Path, picks: Picks) -> No
     assert "capacity is stated at" not in words  # 3.7 mA are less than the 25 of its data sheet
 
 
+def test_intervals_without_a_repetition_say_so(run: Path, picks: Picks) -> None:
+    lacking = "90 % intervals of the finite sample alone, as no network was trained twice"
+    assert lacking in " ".join(picks(run).split())
+    manifest = json.loads((run / "run.json").read_text())
+    write_json(run / "run.json", manifest | {"seed_deviation": 0.01})
+    assert "of the finite sample" not in " ".join(picks(run).split())
+
+
 def test_what_a_battery_cannot_be_asked(run: Path, picks: Picks) -> None:
     assert "--cell without --every-s" in picks(run, "--cell", "CR2032", status=1)
     assert "takes 0.002 s, so it cannot run that often" in picks(run, "--every-s", 0.001, status=1)

@@ -186,7 +186,7 @@ def _facts(
             "score",
             f"{row.val_score:.3f} on validation ({row.val_low:.3f} to {row.val_high:.3f}),"
             f" {row.test_score:.3f} on test ({row.test_low:.3f} to {row.test_high:.3f});"
-            f" {row.metric.replace('_', ' ')} with 90 % intervals",
+            f" {row.metric.replace('_', ' ')} with 90 % intervals{_of_what(manifest)}",
         ),
         ("sensors", ", ".join(row.modalities)),
         ("RAM", share(row.ram_bytes, budgets["ram_bytes"])),
@@ -197,6 +197,13 @@ def _facts(
         ("radio", _radio(raw)),
         ("verified", VERIFIED.get(row.verified, row.verified)),
     )
+
+
+def _of_what(manifest: dict[str, Any]) -> str:
+    """What the intervals leave out, where they leave out something."""
+    if manifest.get("seed_deviation") is None:
+        return " of the finite sample alone, as no network was trained twice"
+    return ""
 
 
 def _radio(raw: int | None) -> str:

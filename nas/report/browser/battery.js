@@ -1,4 +1,4 @@
-// How long a cell lasts under the selected candidate: the formula of nas/battery.py.
+// How long a cell lasts under the selected candidate: the formula of nas/choosing/battery.py.
 (() => {
   const form = document.getElementById("battery");
   const place = document.getElementById("lasts");
