@@ -131,13 +131,15 @@ STARTS: tuple[tuple[int, int, Downsample, Readout], ...] = (
 
 
 def starts(problem: Problem) -> list[Genes]:
-    """Genes of good networks of several sizes, then of one of them without each sensor in turn."""
+    """Genes of good networks of several sizes, then of one of them on some of the sensors.
+
+    First without each one in turn, then, of three and more, with each one alone.
+    """
     names = [sensor.name for sensor in problem.sensors]
     found = [_start(problem, names, *start) for start in STARTS]
-    if len(names) > 1:
-        for left_out in names:
-            used = [name for name in names if name != left_out]
-            found.append(_start(problem, used, *STARTS[0]))
+    some = [[name for name in names if name != left_out] for left_out in names]
+    some += [[name] for name in names] if len(names) > 2 else []
+    found += [_start(problem, used, *STARTS[0]) for used in some if used]
     return found
 
 

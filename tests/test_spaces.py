@@ -328,10 +328,14 @@ def test_starts_are_different_networks_of_the_space(task: Problem) -> None:
         assert architecture.lower().shapes
 
 
-def test_starts_use_all_sensors_and_then_all_but_each_one() -> None:
+def test_starts_use_all_sensors_then_all_but_each_one_then_each_alone() -> None:
     used = [{b.sensor for b in a.branches} for a in start_architectures(MIXED)]
     assert used[: len(STARTS)] == [{"a", "b", "c"}] * len(STARTS)
-    assert used[len(STARTS) :] == [{"b", "c"}, {"a", "c"}, {"a", "b"}]
+    pairs, alone = [{"b", "c"}, {"a", "c"}, {"a", "b"}], [{"a"}, {"b"}, {"c"}]
+    assert used[len(STARTS) :] == pairs + alone
+    for count in (1, 2):
+        fewer = SPACE.starts(Problem(MIXED.sensors[:count], MIXED.classes))
+        assert len(fewer) == len(STARTS) + {1: 0, 2: 2}[count]
 
 
 def test_starts_halve_a_map_down_to_a_few_positions() -> None:
