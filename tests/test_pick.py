@@ -180,7 +180,10 @@ def test_intervals_without_a_repetition_say_so(run: Path, picks: Picks) -> None:
     assert lacking in " ".join(picks(run).split())
     manifest = json.loads((run / "run.json").read_text())
     write_json(run / "run.json", manifest | {"seed_deviation": 0.01})
-    assert "of the finite sample" not in " ".join(picks(run).split())
+    words = " ".join(picks(run).split())
+    assert "of the finite sample" not in words and " on validation (" in words
+    write_json(run / "run.json", manifest | {"validation": "cross"})
+    assert "on training and validation, crosswise (" in " ".join(picks(run).split())
 
 
 def test_what_a_battery_cannot_be_asked(run: Path, picks: Picks) -> None:

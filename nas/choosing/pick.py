@@ -181,10 +181,12 @@ def _facts(
         return f"{amount:,} bytes, {_percent(amount / budget)} of {budget:,} (estimated)"
 
     bits = "/".join(map(str, row.weight_bits))
+    crossed = manifest.get("validation") == "cross"
+    judges = "on training and validation, crosswise" if crossed else "on validation"
     return (
         (
             "score",
-            f"{row.val_score:.3f} on validation ({row.val_low:.3f} to {row.val_high:.3f}),"
+            f"{row.val_score:.3f} {judges} ({row.val_low:.3f} to {row.val_high:.3f}),"
             f" {row.test_score:.3f} on test ({row.test_low:.3f} to {row.test_high:.3f});"
             f" {row.metric.replace('_', ' ')} with 90 % intervals{_of_what(manifest)}",
         ),
