@@ -335,7 +335,9 @@ def test_an_empty_run_has_a_page(tmp_path: Path) -> None:
 def test_what_judged_is_said(tmp_path: Path, validation: str, text: str) -> None:
     run = write_run(tmp_path / "run", candidates=1)
     write_json(run / "run.json", manifest() | {"validation": validation})
-    assert text in write_report(run).read_text()
+    page = write_report(run).read_text()
+    assert text in page
+    assert ("% cross-validated accuracy" in page.replace("</b>", "")) is (validation == "cross")
 
 
 @pytest.mark.parametrize("name", ["run.json", "trials.csv", "front.csv", "architecture.json"])

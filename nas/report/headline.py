@@ -92,9 +92,10 @@ def _sentence_best(run: Run) -> str:
         test = dig(run.manifest, "teacher", "test_score")
         beside = f" The {esc(kind)} teacher reaches {percent(teacher)} and {percent(test)}."
     value = best.values
+    judged = "cross-validated" if run.manifest.get("validation") == "cross" else "validation"
     return (
         f"The best one, {candidate_link(best)}, reaches <b>{percent(value['val_score'])}</b> "
-        f"validation {_metric(run)} and {percent(value['test_score'])} on the test split "
+        f"{judged} {_metric(run)} and {percent(value['test_score'])} on the test split "
         f"({interval(value['test_low'], value['test_high'])}).{beside}"
     )
 
