@@ -5,7 +5,8 @@
 The base is the first network of the search space with the recipe of a search. A row is one
 training; resumable. At the end it prints the paired differences to the base with 95 % intervals
 (Student's t, seed by seed). Test scores are printed beside and decide nothing. What trains on
-another bank than the usual one has no teacher: compare it with "no distillation".
+another bank than the usual one has no teacher: compare it with "no distillation". Rows are judged
+as in a search: crosswise where validation is small.
 """
 
 import argparse
@@ -21,7 +22,8 @@ import torch
 from rows import METRICS, Rows
 from scipy import stats
 
-from nas.data.task import Task, load_task
+from nas.data import task as task_module
+from nas.data.task import LARGEST_Z, Task, load_task
 from nas.network.integer import IntegerModel
 from nas.network.numerics import weight_limit
 from nas.search.rules import training_seed
@@ -31,7 +33,7 @@ from nas.training.augment import make_bank, strength_for
 from nas.training.loop import training_set
 from nas.training.scoring import classify
 from nas.training.teaching import teacher_of
-from nas.training.validation import judging
+from nas.training.validation import Judging, judging
 from nas.training.workers import BANK_SEED, DataSource, bench, pool
 from search_spaces import SPACES
 
@@ -41,9 +43,10 @@ Genes = dict[str, int | str]
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One change: of the genes, the recipe, the augmentation, the training rows, the weight scales.
+    """One change: of the genes, the recipe, the augmentation, the training rows, the scales.
 
-    `strength` and `rows` are shares of the usual ones.
+    `strength` and `rows` are shares of the usual ones; `largest_z` is where inputs saturate, in
+    standard deviations.
     """
 
     genes: Callable[[Genes, Problem], Genes] = lambda genes, problem: genes
@@ -52,6 +55,7 @@ class Variant:
     rows: float = 1.0
     distil: bool = True
     largest_weight_scale: bool = False
+    largest_z: float = LARGEST_Z
 
 
 def every(name: str, value: int | str) -> Callable[[Genes, Problem], Genes]:
@@ -94,6 +98,8 @@ VARIANTS = {
     "four times the steps": Variant(recipe={"steps": 4.0}),
     "half the rows": Variant(rows=0.5),
     "a quarter of the rows": Variant(rows=0.25),
+    "inputs saturate at 4 deviations": Variant(largest_z=4.0),
+    "inputs never saturate": Variant(largest_z=1e9),
     "8 bits": Variant(inner_bits(2)),
     "2 bits": Variant(inner_bits(0)),
     "2 bits scaled by the largest weight": Variant(inner_bits(0), largest_weight_scale=True),
@@ -112,21 +118,31 @@ class _Worker:
 
 def _start(path: str, teacher: str) -> None:
     torch.set_num_threads(1)
-    task = load_task(path)
-    _Worker.bench = evaluate.prepare(task, judging(task, "split"), BANK_SEED)
+    _Worker.bench = _prepared(path, LARGEST_Z)
     with np.load(teacher) as held:
         _Worker.teacher = held["bank"]
 
 
-def _with_bank(strength: float) -> Any:
-    """The bench with another bank; the teacher's answers belong to the usual one only."""
-    bench = _Worker.bench
+def _prepared(path: str, largest_z: float) -> evaluate.Bench:
+    task_module.LARGEST_Z = largest_z
+    task = load_task(path)
+    task_module.LARGEST_Z = LARGEST_Z
+    return evaluate.prepare(task, judging(task, None), BANK_SEED)
+
+
+def _changed_bench(variant: Variant) -> Any:
+    """The bench with other inputs or another bank.
+
+    The teacher's answers belong to copies of the usual strength, whatever step quantises them.
+    """
+    bench, strength = _Worker.bench, variant.strength
+    if variant.largest_z != LARGEST_Z:
+        bench = _prepared(str(bench.task.path), variant.largest_z)
     if strength == 1.0:
         return bench
     task: Task = bench.task
-    inputs = {m.name: m.quantised(task.rows("train")) for m in task.modalities}
-    usual = strength_for(bench.problem.sensors, len(bench.labels["train"]))
-    scales = bench.training.scales
+    usual = strength_for(bench.problem.sensors, len(task.rows("train")))
+    scales, inputs = bench.training.scales, bench.inputs["train"]
     bank = make_bank(bench.problem.sensors, inputs, scales, usual * strength, BANK_SEED)
     if strength == 0.0:
         bank = {name: copies[:1] for name, copies in bank.items()}
@@ -140,15 +156,26 @@ def _fewer(bench: Any, teacher: Any, share: float) -> tuple[Any, Any]:
         return bench, teacher
     data = bench.training
     count = len(data.labels)
-    rows = np.sort(np.random.default_rng(0).permutation(count)[: round(count * share)])
-    inputs = {name: held[:, rows] for name, held in data.inputs.items()}
-    data = dataclasses.replace(data, inputs=inputs, labels=data.labels[rows])
-    return dataclasses.replace(bench, training=data), teacher[:, :, rows]
+    kept = np.zeros(count, bool)
+    kept[np.random.default_rng(0).permutation(count)[: round(count * share)]] = True
+    bench = dataclasses.replace(bench, training=data.subset(kept))
+    if bench.judging.fold is not None:  # then the rows that are left judge, too
+        fold = bench.judging.fold[kept]
+        rows = bench.judging.train[kept]
+        inputs = {name: held[kept] for name, held in bench.inputs["train"].items()}
+        labels = bench.labels["train"][kept]
+        bench = dataclasses.replace(
+            bench,
+            judging=Judging(rows, rows, fold),
+            inputs=bench.inputs | {"train": inputs, "val": inputs},
+            labels=bench.labels | {"train": labels, "val": labels},
+        )
+    return bench, teacher[:, :, kept]
 
 
 def _train(data: str, name: str, seed: int) -> dict[str, Any]:
-    variant, bench, space = VARIANTS[name], _with_bank(VARIANTS[name].strength), SPACES["conv"]
-    bench, teacher = _fewer(bench, _Worker.teacher, variant.rows)
+    variant, space = VARIANTS[name], SPACES["conv"]
+    bench, teacher = _fewer(_changed_bench(variant), _Worker.teacher, variant.rows)
     metric = METRICS.get(data, "accuracy")
     genes = variant.genes(dict(space.starts(bench.problem)[0]), bench.problem)
     graph = space.sample(FixedTrial(genes), bench.problem).lower()
@@ -177,8 +204,8 @@ def measure(path: Path, jobs: Sequence[tuple[str, int]], workers: int) -> Iterat
     """Yields a row for each (variant, seed)."""
     task = load_task(str(path))
     source = DataSource(None, str(path), task.names, task.data_hash)
-    with pool(workers, source, bench("split")) as trainers:
-        metric, judged = METRICS.get(path.stem, "accuracy"), judging(task, "split")
+    metric, judged = METRICS.get(path.stem, "accuracy"), judging(task, None)
+    with pool(workers, source, bench(judged.kind)) as trainers:
         teacher = teacher_of(task, judged, metric, None, trainers, lambda done, wanted: None)
     print(f"{path.stem}: teacher {teacher.val_score:.4f} {teacher.test_score:.4f}", flush=True)
     with ProcessPoolExecutor(
