@@ -67,7 +67,8 @@ def test_from_recordings_to_a_front(shell: Shell) -> None:
     assert [m.shape for m in other.modalities] == [(100, 3), (4, 3)]
     assert set(other.group) == set(task.group)
     assert "--minutes 2" in search
-    shell.paste(search.replace("--minutes 2", "--trials 1 --no-verify --no-distil --workers 2"))
+    short = "--trials 1 --validation split --no-verify --no-distil --workers 2"
+    shell.paste(search.replace("--minutes 2", short))
     run = shell.folder / "results" / "badge"
     assert len(table(run / "front.csv")) >= 1
     assert document(run / "run.json")["data"]["modalities"] == ["accel", "rssi"]
