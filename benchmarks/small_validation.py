@@ -42,7 +42,7 @@ def measure(path: Path, sensors: tuple[str, ...], seed: int, kind: Validation) -
     bench = prepare(task, judging(task, kind), BANK_SEED)
     graph = space.sample(FixedTrial(space.starts(bench.problem)[0]), bench.problem).lower()
     recipe = recipe_of(bench, METRIC, distil=False, final=False)
-    trained = train_student(bench, graph, recipe, METRIC, None, seed)
+    trained = train_student(bench, graph, recipe, METRIC, None, seed, final=True)
     answers = classify(IntegerModel.from_bytes(trained.model), bench.inputs["test"])
     test = metrics.score(METRIC, bench.labels["test"], answers, task.classes)
     row = ("+".join(sensors), seed, kind, trained.val_score, test)

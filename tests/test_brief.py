@@ -77,7 +77,10 @@ class World:
         document = {"space": "conv"}
         write_candidate(
             run,
-            Candidate(ID, document, self.model, priced.plan, priced.cost, [0.5], 9, predicted, {}),
+            Candidate(
+                *(ID, document, self.model, priced.plan, priced.cost, [0.5], 36, 9),
+                *(predicted, {}),
+            ),
             self.task,
         )
         self.about = read_json(self.folder / "architecture.json")
@@ -238,6 +241,7 @@ def test_what_judged_crosswise_is_not_said_of_the_files(world: World) -> None:
     words = " ".join(text.split())
     assert "| 48 of training and validation, crosswise | 0.7500 | 0.7100 to 0.7800 |" in words
     assert "of three networks of the same training, each on the third of the windows" in words
+    assert "these integers were trained on 36 of the windows." in words
     assert "The scores are those of the integers" not in words
     assert "The scores are those of the integers" in " ".join(world.text.split())
 

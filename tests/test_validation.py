@@ -51,6 +51,8 @@ def test_few_rows_of_validation_are_joined_by_those_of_training(task: Task) -> N
     assert (judged.train == both).all() and (judged.held_out == both).all()
     assert len(judged.fold) == len(both)
     assert "48 rows of training and validation" in about(judged)
+    assert judged.trained_rows(final=True) == 48
+    assert judged.trained_rows(final=False) == (judged.fold > 0).sum() < 48
 
 
 def test_a_split_that_is_asked_for_judges_alone(task: Task) -> None:
@@ -58,6 +60,7 @@ def test_a_split_that_is_asked_for_judges_alone(task: Task) -> None:
     assert judged.kind == "split" and judged.fold is None
     assert (judged.train == task.rows("train")).all()
     assert (judged.held_out == task.rows("val")).all()
+    assert judged.trained_rows(final=False) == judged.trained_rows(final=True) == 36
     assert about(judged) == "the validation split, 12 rows"
 
 
@@ -138,12 +141,15 @@ def test_no_row_is_judged_by_a_network_that_saw_it(
 
     monkeypatch.setattr(evaluate, "fit", train_and_note)
     monkeypatch.setattr(evaluate, "classify", classify_and_note)
-    trained = train_student(bench, genes(bench).lower(), recipe, "accuracy", None, 1)
-    assert sorted(answered) == list(range(48))
-    assert seen[0] == (set(range(48)), recipe.steps)  # what ships
-    for part, steps in seen[1:]:
+    graph = genes(bench).lower()
+    search = train_student(bench, graph, recipe, "accuracy", None, 1)
+    assert sorted(answered) == list(range(48)) and len(seen) == FOLDS
+    for part, steps in seen:
         assert steps == pytest.approx(recipe.steps * len(part) / 48, abs=0.5)
-    assert len(seen) == 1 + FOLDS and trained.train_s > 0
+    final = train_student(bench, graph, recipe, "accuracy", None, 1, final=True)
+    assert len(seen) == 2 * FOLDS + 1
+    assert seen[-1] == (set(range(48)), recipe.steps)  # what ships
+    assert final.val_score == search.val_score and final.model != search.model
 
 
 @pytest.mark.parametrize("kind", ["split", "cross"])
@@ -178,14 +184,14 @@ def test_each_network_has_the_teacher_of_its_part(
 
     monkeypatch.setattr(evaluate, "fit", note)
     graph = genes(bench).lower()
-    train_student(bench, graph, short, "accuracy", own, 3)
-    assert (taught[0] == own[0]).all() and len(taught) == 1 + FOLDS
+    train_student(bench, graph, short, "accuracy", own, 3, final=True)
+    assert (taught[-1] == own[0]).all() and len(taught) == 1 + FOLDS
     for part in range(FOLDS):
-        assert (taught[1 + part] == own[1 + part][:, bench.judging.fold != part]).all()
+        assert (taught[part] == own[1 + part][:, bench.judging.fold != part]).all()
     taught.clear()
     train_student(bench, graph, short, "accuracy", own[:1], 3)  # the user's own teacher
     for part in range(FOLDS):
-        assert (taught[1 + part] == own[0][:, bench.judging.fold != part]).all()
+        assert (taught[part] == own[0][:, bench.judging.fold != part]).all()
 
 
 # ---------------------------------------------------------------- the file
@@ -233,7 +239,8 @@ def test_a_run_on_few_rows(tmp_path: Path) -> None:
             if file.exists()
         ]
         assert float(row["val_score"]) in scores and float(row["val_score"]) > 0.7
-        assert int(row["steps"]) in (student_steps(100), 2 * student_steps(100))
+        training = document(world.run / "candidates" / row["id"] / "architecture.json")["training"]
+        assert training["rows"] == 100 and int(row["steps"]) == 2 * student_steps(100)
     assert student_steps(100) == SEARCH_EPOCHS * 100 // batch_size_for(100)
     line = world.refused(
         *("--data", world.data, *end, "--out", world.run, "--resume", "--validation", "split")

@@ -137,7 +137,7 @@ def _scores(row: FrontRow, about: Document, manifest: Document) -> str:
         what = (
             "The test score is that of the integers in these files. The other one is that of three"
             " networks of the same training, each on the third of the windows that it had not seen;"
-            " these integers were trained on all three."
+            f" these integers were trained on {about['training']['rows']:,} of the windows."
         )
     lines = [
         f"| windows | {row.metric.replace('_', ' ')} | 90 % interval | |",

@@ -27,6 +27,7 @@ class Candidate:
     Attributes:
         document: the architecture's JSON, its space by name among the rest.
         val_scores: of every training of this architecture, the shipped one first.
+        rows: that the shipped model was trained on.
         predicted: (n,) classes given to the test split by the shipped model.
         scores_without: sensor -> test score of the shipped model with that sensor missing.
     """
@@ -37,6 +38,7 @@ class Candidate:
     plan: MemoryPlan
     cost: Cost
     val_scores: Sequence[float]
+    rows: int
     steps: int
     predicted: NDArray[np.int64]
     scores_without: Mapping[str, float]
@@ -70,6 +72,7 @@ def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
         "plan": candidate.plan.to_json(),
         "training": {
             "seeds": len(candidate.val_scores),
+            "rows": candidate.rows,
             "steps": candidate.steps,
             "val_scores": list(candidate.val_scores),
             "weights_hash": candidate.model.hash,

@@ -65,7 +65,8 @@ def _export(
     record, file = finalist.record, shipped_file(run, finalist)
     model = load_integer_model(file)
     priced = price(model.graph, rules.profile)
-    steps = student_steps(len(judged.train)) * finalist.length
+    rows = judged.trained_rows(final=bool(finalist.scores))
+    steps = round(student_steps(len(judged.train)) * finalist.length * rows / len(judged.train))
     candidate = Candidate(
         record.id,
         record.architecture,
@@ -73,6 +74,7 @@ def _export(
         priced.plan,
         priced.cost,
         finalist.val_scores,
+        rows,
         steps,
         examined.predicted,
         examined.without,

@@ -3,7 +3,7 @@
 A small validation split misleads a search: on the voices of 14 people a sensor that is useless on
 other people can look best. So where validation has few rows, a network is trained `FOLDS` times,
 each time without one part of the rows of training and validation, and judged by its answers to the
-parts that it has not seen. Parts are whole groups. What ships is trained on all of these rows.
+parts that it has not seen. Parts are whole groups. What ships is then trained on all of these rows.
 """
 
 from dataclasses import dataclass
@@ -35,6 +35,12 @@ class Judging:
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
     fold: NDArray[np.int64] | None
+
+    def trained_rows(self, final: bool) -> int:
+        """How many rows train the model of a final training, or of one of the search."""
+        if self.fold is None or final:
+            return len(self.train)
+        return int((self.fold != 0).sum())
 
     @property
     def kind(self) -> Validation:

@@ -153,7 +153,9 @@ def train(training: Training) -> Any:
                 _Process.teacher = (training.teacher, answers["bank"])
         teacher = _Process.teacher[1]
     recipe = recipe_of(held, training.metric, teacher is not None, training.final)
-    return train_student(held, training.graph, recipe, training.metric, teacher, training.seed)
+    return train_student(
+        held, training.graph, recipe, training.metric, teacher, training.seed, training.final
+    )
 
 
 @contextmanager
