@@ -1,6 +1,6 @@
 """Which rows judge a network: the validation split, or in turn every row that is not of the test.
 
-A small validation split misleads a search: on the voices of 14 people a sensor that is useless on
+A small validation split misleads a search: on the voices of 15 people a sensor that is useless on
 other people can look best. So where validation has few rows, a network is trained `FOLDS` times,
 each time without one part of the rows of training and validation, and judged by its answers to the
 parts that it has not seen. Parts are whole groups. What ships is then trained on all of these rows.
