@@ -199,6 +199,20 @@ def test_crosswise_a_row_is_answered_by_the_part_that_has_not_seen_it(task: Task
     np.testing.assert_allclose(whole.test, made[0].test, atol=1e-5)
 
 
+def test_a_model_of_ones_own_is_scored_on_rows_that_it_may_not_have_seen(
+    task: Task, cache: Path
+) -> None:
+    judged = judging(task, "cross")
+    right = np.full((48, 3), -9.0, np.float32)
+    right[np.arange(48), task.y[judged.held_out]] = 0.0
+    val = task.split[judged.held_out] == 1
+    right[val] = right[val][:, [1, 2, 0]]  # wrong on all that it has not seen
+    given = replace(answers(task), val=right)
+    for kind, expected in (("onnx", 0.0), ("ensemble", 0.75)):
+        teacher = get_teacher(task, judged, "accuracy", kind, kind, lambda: given)
+        assert teacher.val_score == expected
+
+
 def test_log_softmax_of_large_numbers() -> None:
     x = np.array([[1000.0, 1000.0, -1000.0]], np.float32)
     np.testing.assert_allclose(log_softmax(x), [[-np.log(2), -np.log(2), -2000 - np.log(2)]])

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.data.data_rules import SPLITS
 from nas.data.task import Task
 from nas.run_folder import write_atomic
 from nas.training import metrics
@@ -153,7 +154,11 @@ def get_teacher(
     kind: str,
     ask: Callable[[], Answers],
 ) -> Teacher:
-    """The teacher from the cache, or from `ask`, whose answers are then cached."""
+    """The teacher from the cache, or from `ask`, whose answers are then cached.
+
+    A model of the user's is scored on the validation split alone, even where more rows judge: it
+    may have been trained on the others.
+    """
     file = cache_folder() / f"{identity}.npz"
     answers = read_answers(file)
     if answers is None:
@@ -161,6 +166,9 @@ def get_teacher(
         write_answers(file, answers)
         for number in range(len(members(judged.kind))):
             member_file(identity, number).unlink(missing_ok=True)
+
+    val = SPLITS.index("val")
+    unseen = task.split[judged.held_out] == val if kind == "onnx" else np.s_[:]
 
     def score(log_probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
         predicted = log_probabilities.argmax(1).astype(np.int64)
@@ -170,7 +178,7 @@ def get_teacher(
         kind,
         identity,
         file,
-        score(answers.val, task.y[judged.held_out]),
+        score(answers.val[unseen], task.y[judged.held_out[unseen]]),
         score(answers.test, task.y[task.rows("test")]),
         answers.parameters,
     )
