@@ -17,7 +17,7 @@ from nas.hardware.budget import Budget
 from nas.hardware.cost import estimate
 from nas.hardware.memory import check_plan, plan_memory
 from nas.hardware.profile import load_profile
-from nas.search.space import Problem, RandomTrial, Sensor
+from nas.space import Problem, RandomTrial, Sensor
 from search_spaces import SPACES
 
 PROBLEMS = {

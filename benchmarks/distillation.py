@@ -22,7 +22,7 @@ from scipy import stats
 from nas.data.task import load_task
 from nas.network.integer import load_integer_model
 from nas.search.rules import training_seed
-from nas.search.space import FixedTrial, architecture_id, problem_of
+from nas.space import FixedTrial, architecture_id, problem_of
 from nas.training import metrics
 from nas.training.scoring import classify_split
 from nas.training.teaching import teacher_of
@@ -41,8 +41,8 @@ def measure(path: Path, seeds: int, done: Rows, models: Path) -> Any:
     space = SPACES["conv"]
     architecture = space.sample(FixedTrial(space.starts(problem)[0]), problem)
     source = DataSource(None, str(path), task.names, task.data_hash)
-    with pool(2, source, bench("split")) as workers:
-        judged = judging(task, "split")
+    judged = judging(task, None)
+    with pool(2, source, bench(judged.kind)) as workers:
         teacher = teacher_of(task, judged, metric, None, workers, lambda done, wanted: None)
         print(f"{path.stem}: teacher {teacher.val_score:.4f} {teacher.test_score:.4f}", flush=True)
         futures = {}

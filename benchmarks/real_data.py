@@ -57,7 +57,7 @@ def main() -> None:
     """Runs what is missing."""
     parser = argparse.ArgumentParser(description="Searches every data file of a folder.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="cortex-m4-64k")

@@ -27,7 +27,7 @@ from nas.data.task import LARGEST_Z, Task, load_task
 from nas.network.integer import IntegerModel
 from nas.network.numerics import weight_limit
 from nas.search.rules import training_seed
-from nas.search.space import FixedTrial, Problem
+from nas.space import FixedTrial, Problem
 from nas.training import evaluate, metrics, student
 from nas.training.augment import make_bank, strength_for
 from nas.training.loop import training_set

@@ -1,10 +1,12 @@
 """A table of measurements that grows row by row: a benchmark can be stopped and gone on with."""
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nas.run_folder import write_atomic
 from nas.training.metrics import Metric
 
 METRICS: dict[str, Metric] = {"coswara_voice": "balanced_accuracy"}
@@ -20,7 +22,10 @@ class Rows(list[dict[str, Any]]):
     """
 
     def __init__(self, file: Path, columns: Sequence[str], key: Iterable[str]) -> None:
-        super().__init__(csv.DictReader(file.open()) if file.exists() else [])
+        reader = csv.DictReader(io.StringIO(file.read_text() if file.exists() else ""))
+        super().__init__(reader)
+        if file.exists() and tuple(reader.fieldnames or ()) != tuple(columns):
+            raise SystemExit(f"{file}: its columns are not {', '.join(columns)}; name another file")
         self._file, self._columns, self._key = file, columns, tuple(key)
         self._done = {self._name(row) for row in self}
 
@@ -32,10 +37,11 @@ class Rows(list[dict[str, Any]]):
         """Adds a measurement and writes the file."""
         self.append(dict(row))
         self._done.add(self._name(row))
-        with self._file.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self)
+        write_atomic(self._file, text.getvalue().encode())
 
     def _name(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(str(row[column]) for column in self._key)

@@ -23,7 +23,7 @@ from rows import Rows
 from nas.data.data_rules import open_npz
 from nas.data.task import load_task
 from nas.network.integer import IntegerModel
-from nas.search.space import FixedTrial
+from nas.space import FixedTrial
 from nas.training import metrics
 from nas.training.evaluate import prepare, recipe_of, train_student
 from nas.training.scoring import classify

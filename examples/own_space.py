@@ -19,7 +19,7 @@ from typing import Any
 from nas.errors import SpaceError
 from nas.network.graph import Graph, Input
 from nas.network.ops import Concat, Conv2d, Op, Pool, Reshape, Shape
-from nas.search.space import Problem, Space, Trial
+from nas.space import Problem, Space, Trial
 
 CHANNELS = (4, 8, 12, 16, 24)
 BITS = (2, 4, 8)

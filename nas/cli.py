@@ -18,7 +18,7 @@ from nas.errors import NasError, UsageError
 from nas.importing.command import add_import_verb
 
 if TYPE_CHECKING:
-    from nas.search.space import Space
+    from nas.space import Space
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 DEMO_TASK, DEMO_MINUTES = "watch", 8.0

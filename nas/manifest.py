@@ -14,7 +14,7 @@ from nas.errors import RunError
 from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS, Budget
 from nas.hardware.profile import Profile
 from nas.run_folder import read_json
-from nas.search.space import Space
+from nas.space import Space
 from nas.training.metrics import Metric
 from nas.training.teaching import OwnModel
 from nas.training.validation import Judging, Validation

@@ -31,8 +31,8 @@ from nas.search.engine import EXPORT_S, EXPORT_S_PER_MEMBER, Clock, Search
 from nas.search.finals import Finalist, shipped_file, train_finals
 from nas.search.own_space import check_space
 from nas.search.rules import OBJECTIVES, Rules, front_hypervolume, front_of, scored
-from nas.search.space import problem_of
 from nas.search.study import Study, default_storage, open_study
+from nas.space import problem_of
 from nas.training import metrics
 from nas.training.scoring import Examined, examine
 from nas.training.teacher import Teacher, warning
@@ -87,6 +87,7 @@ def run_search(options: Options) -> Path:
             None,
             options.seed,
             options.max_latency_ms or DEFAULT_LATENCY_LIMIT_MS,
+            judged.kind == "cross",
         )
         clock_ = Clock(options.budget_s, 0.0, began_s)
         session = _Session(options, task, judged, rules, manifest, clock_, progress)
@@ -186,7 +187,7 @@ class _Session:
         self._examine(workers)
 
     def _examine(self, workers: Pool) -> None:
-        """The front's members on validation and test, side by side; alone if a worker is killed."""
+        """The front's members on test, side by side; one by one if a worker is killed."""
         self.progress.status(f"examining the {len(self.front)} members of the front")
         metric = self.rules.metric
         files = [shipped_file(self.run, finalist) for finalist in self.front]
@@ -228,10 +229,10 @@ class _Session:
 
         teacher = teacher_of(self.task, self.judged, self.rules.metric, own, workers, show)
         self.progress.say(
-            f"teacher: {self.rules.metric} {teacher.val_score:.4f} on validation"
+            f"teacher: {self.rules.metric} {teacher.val_score:.4f} on rows that it has not seen"
             f" ({clock(self.clock.elapsed_s())})"
         )
-        labels = self.task.y[self.judged.held_out]
+        labels = self.task.y[self.judged.held_out if own is None else self.task.rows("val")]
         useless = warning(teacher, self.rules.metric, labels, self.task.classes)
         if useless is not None:
             self.notes.append(useless)

@@ -1,6 +1,6 @@
 """The search spaces by name."""
 
-from nas.search.space import Space
+from nas.space import Space
 from search_spaces import multimodal
 
 SPACES = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from nas.network.ops import Conv2d, DepthwiseConv2d, Op, Pair, Pool, Reshape, Shape, size
-from nas.search.space import Sensor, Trial
+from nas.space import Sensor, Trial
 
 Downsample: TypeAlias = Literal["stride", "average", "max"]
 Readout: TypeAlias = Literal["mean", "max", "grid"]

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from nas.errors import SpaceError
 from nas.network.graph import Graph, Input
 from nas.network.ops import Add, Concat, Mul, Op, Reshape, Table
-from nas.search.space import Genes, Problem, Trial
+from nas.space import Genes, Problem, Trial
 from search_spaces.convolutional import (
     BITS,
     Branch,

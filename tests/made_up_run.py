@@ -18,7 +18,7 @@ from nas.run_folder import (
     write_json,
     write_trials,
 )
-from nas.search.space import architecture_id
+from nas.space import architecture_id
 from search_spaces.convolutional import ConvBranch, ConvLayer, DenseLayer, VectorBranch
 from search_spaces.multimodal import MultimodalStudent
 

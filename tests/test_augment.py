@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nas.network.numerics import Int8
-from nas.search.space import Sensor, SensorKind
+from nas.space import Sensor, SensorKind
 from nas.training import augment
 from nas.training.augment import COPIES, make_bank, strength_for
 

@@ -240,7 +240,7 @@ def test_what_judged_crosswise_is_not_said_of_the_files(world: World) -> None:
     text = brief(world.row, world.about, MANIFEST | {"validation": "cross"}, PROOF)
     words = " ".join(text.split())
     assert "| 48 of training and validation, crosswise | 0.7500 | 0.7100 to 0.7800 |" in words
-    assert "of three networks of the same training, each on the third of the windows" in words
+    assert "of three networks of the same training, each on the part of the windows" in words
     assert "these integers were trained on 36 of the windows." in words
     assert "The scores are those of the integers" not in words
     assert "The scores are those of the integers" in " ".join(world.text.split())

@@ -13,7 +13,7 @@ from nas.hardware.cost import Cost
 from nas.hardware.profile import load_profile
 from nas.network.graph import Graph, Input
 from nas.network.ops import Conv2d
-from nas.search.space import Architecture, Problem, Sensor, Space, Trial
+from nas.space import Architecture, Problem, Sensor, Space, Trial
 from search_spaces import SPACES
 
 DEVICE = load_profile("cortex-m4-64k")

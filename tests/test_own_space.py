@@ -9,7 +9,7 @@ from test_end_to_end import ROOT, World, document, table
 
 from nas.errors import SpaceError
 from nas.search.own_space import check_space, load_space_file
-from nas.search.space import Problem, Sensor, architecture_id
+from nas.space import Problem, Sensor, architecture_id
 
 EXAMPLE = ROOT / "examples" / "own_space.py"
 PROBLEM = Problem(
@@ -66,7 +66,7 @@ SMALLEST = """
 from dataclasses import asdict, dataclass
 from nas.network.graph import Graph, Input
 from nas.network.ops import Conv2d, Pool, Reshape
-from nas.search.space import Space
+from nas.space import Space
 
 @dataclass(frozen=True)
 class One:
@@ -119,8 +119,8 @@ CANNOT_LOAD: dict[str, tuple[tuple[str, str], str]] = {
     "exception": (("SPACE = Space(", "1 / 0\nSPACE = Space("), r", line 35: cannot be run: ZeroD"),
     "import": (
         (
-            "from nas.search.space import Space",
-            "import nowhere\nfrom nas.search.space import Space",
+            "from nas.space import Space",
+            "import nowhere\nfrom nas.space import Space",
         ),
         r", line 5: cannot be run: ModuleNotFoundError: No module named 'nowhere'",
     ),

@@ -29,7 +29,7 @@ from nas.run_folder import (
     write_trials,
 )
 from nas.search.pareto import hypervolume
-from nas.search.space import architecture_id
+from nas.space import architecture_id
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from nas.search.rules import (
     nondominated,
     training_seed,
 )
-from nas.search.space import Problem
+from nas.space import Problem
 from search_spaces import SPACES
 
 Entry = tuple[CostSummary, float]

@@ -24,8 +24,8 @@ from nas.search import engine as search
 from nas.search.engine import EXPORT_S, MOST_IDLE_ASKS, Clock, Search, reserved_s
 from nas.search.finals import BEST, LEDGER, Finalist, shipped_file, train_finals
 from nas.search.rules import OBJECTIVES, Rules, front_of, scored, training_seed
-from nas.search.space import Problem, Sensor, Space, Trial, architecture_id
 from nas.search.study import Study
+from nas.space import Problem, Sensor, Space, Trial, architecture_id
 from nas.training.evaluate import Trained
 from nas.training.recipe import FINAL_FACTOR, FINAL_SEEDS
 from nas.training.workers import MOST_DEATHS, Training
@@ -417,6 +417,11 @@ def test_reserve_by_hand() -> None:
     # Of 100 s a second seed may fill up to a third, a first one up to a half.
     assert reserved_s(given, FRONT[:1], 2, 100.0) == pytest.approx(33 + EXPORT_S + 1.25)
     assert reserved_s(given, FRONT[:1], 2, 40.0) == pytest.approx(20 + EXPORT_S + 1.25)
+
+
+def test_crosswise_a_final_training_takes_half_as_long_again() -> None:
+    given = replace(rules(), crosswise=True)
+    assert reserved_s(given, FRONT[:1], 2, 1000.0) == pytest.approx(148.5 + EXPORT_S + 1.25)
 
 
 def test_reserve_grows_with_the_front_and_never_beyond_half() -> None:

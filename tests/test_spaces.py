@@ -14,7 +14,7 @@ from nas.hardware.budget import price
 from nas.hardware.profile import load_profile
 from nas.network.graph import Graph
 from nas.network.ops import Add, Conv2d, DepthwiseConv2d, Mul, Pool
-from nas.search.space import Architecture, FixedTrial, Problem, Sensor, architecture_id
+from nas.space import Architecture, FixedTrial, Problem, Sensor, architecture_id
 from search_spaces import SPACES, multimodal
 from search_spaces.multimodal import STARTS
 

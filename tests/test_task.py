@@ -395,6 +395,8 @@ def test_rate_and_columns_are_kept_where_they_are_such(toy_arrays: Arrays) -> No
         ("rate_hz_accel", np.array([50.0, 50.0])),
         ("rate_hz_accel", np.array("fast")),
         ("rate_hz_nobody", np.array(50.0)),
+        ("rate_hz_view", np.array(50.0)),
+        ("rate_hz_stats", np.array(50.0)),
         ("columns_accel", np.array(["x", "y"])),
         ("columns_accel", np.arange(3)),
     ],

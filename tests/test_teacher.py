@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from nas.data.task import Task, make_task
 from nas.errors import DataError
 from nas.network.graph import Graph
-from nas.search.space import Problem, Sensor
+from nas.space import Problem, Sensor
 from nas.training import teacher_training
 from nas.training.augment import COPIES
 from nas.training.evaluate import Bench, prepare

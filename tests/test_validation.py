@@ -9,17 +9,18 @@ import pytest
 import torch
 from test_end_to_end import World, document, table
 
+from nas import cli
 from nas.data.task import Task, make_task
 from nas.errors import DataError, RunError
 from nas.network.integer import IntegerModel
-from nas.search.space import FixedTrial
+from nas.space import FixedTrial
 from nas.training import evaluate, metrics
 from nas.training.evaluate import fit, prepare, recipe_of, train_student
 from nas.training.loop import TrainingSet
 from nas.training.recipe import SEARCH_EPOCHS, Recipe, batch_size_for, student_steps
 from nas.training.scoring import classify
 from nas.training.trained_file import pack, read_answers
-from nas.training.validation import FEW_ROWS, FOLDS, about, judging
+from nas.training.validation import FEW_ROWS, FOLDS, VALIDATIONS, about, judging
 from search_spaces import SPACES
 
 torch.set_num_threads(1)
@@ -68,7 +69,8 @@ def test_a_split_that_is_asked_for_judges_alone(task: Task) -> None:
 def test_where_validation_begins_to_be_large(rows: int) -> None:
     split = np.repeat([0, 1, 2], [30, rows, 3])
     y = np.arange(len(split)) % 3
-    task = make_task({"modality_x": np.eye(3)[y], "y": y, "split": split}, "toy")
+    arrays = {"modality_x": np.eye(3)[y], "y": y, "split": split, "group": np.arange(len(y))}
+    task = make_task(arrays, "toy")
     assert judging(task, None).kind == ("cross" if rows < FEW_ROWS else "split")
     assert judging(task, "cross").kind == "cross"
 
@@ -87,26 +89,42 @@ def test_folds_are_whole_groups_and_hold_every_class(task: Task) -> None:
     assert again.fold is not None and (again.fold == judged.fold).all()
 
 
-def test_rare_people_of_a_class_are_spread() -> None:
-    task = of_people([(6, 0)] * 20 + [(6, 1)] * 4)
-    judged = judging(task, "cross")
-    assert judged.fold is not None
-    rare = task.y[judged.train] == 1
-    assert sorted(np.bincount(judged.fold[rare], minlength=FOLDS).tolist()) == [6, 6, 12]
+@pytest.mark.parametrize("carriers", [2, 3, 4])
+def test_rare_people_of_a_class_are_spread(carriers: int) -> None:
+    for others in range(4, 16):
+        judged = judging(of_people([(6, 0)] * others + [(6, 1)] * carriers), "cross")
+        assert judged.fold is not None
+        rare = np.bincount(judged.fold[6 * others :], minlength=FOLDS) // 6
+        assert max(rare) - min(rare) <= 1
+        people = np.bincount(judged.fold, minlength=FOLDS) // 6
+        assert max(people) - min(people) <= 1
 
 
-def test_rows_are_dealt_where_there_are_no_groups(toy_arrays: Arrays) -> None:
-    del toy_arrays["group"]
+def test_rows_are_dealt_where_neither_groups_nor_a_split_are_given(toy_arrays: Arrays) -> None:
+    del toy_arrays["group"], toy_arrays["split"]
     judged = judging(make_task(toy_arrays, "toy"), "cross")
     assert judged.fold is not None
     assert sorted(np.bincount(judged.fold).tolist()) == [16, 16, 16]
 
 
-def test_a_class_of_one_person_cannot_be_judged_crosswise() -> None:
-    task = of_people([(6, 0)] * 6 + [(6, 1)])
+def test_a_split_without_groups_is_kept(toy_arrays: Arrays) -> None:
+    del toy_arrays["group"]
+    task = make_task(toy_arrays, "toy")
     assert judging(task, None).kind == "split"
-    with pytest.raises(DataError, match=r"--validation cross: class '1' has too few groups"):
+    with pytest.raises(DataError, match=r"has a split and no group, so rows .* add a group or use"):
         judging(task, "cross")
+
+
+def test_too_few_people_cannot_be_judged_crosswise(toy_arrays: Arrays) -> None:
+    toy_arrays["group"] = toy_arrays["split"]  # one person each in training and validation
+    for task in (of_people([(6, 0)] * 6 + [(6, 1)]), make_task(toy_arrays, "toy")):
+        assert judging(task, None).kind == "split"
+        with pytest.raises(DataError, match=r"--validation cross: in 500 deals of the groups into"):
+            judging(task, "cross")
+
+
+def test_the_command_line_says_what_is_done() -> None:
+    assert cli.FEW_ROWS == FEW_ROWS and cli.VALIDATIONS == VALIDATIONS
 
 
 # ---------------------------------------------------------------- training
@@ -221,6 +239,7 @@ def test_a_run_on_few_rows(tmp_path: Path) -> None:
     with np.load(world.data) as held:
         arrays = dict(held)
     arrays["split"][100:280] = 2  # 20 rows are left for validation
+    arrays["group"] = np.arange(320)
     np.savez(world.data, **arrays)
     end = ("--trials", 2, "--no-verify")
     world.search("--data", world.data, *end, "--out", world.run)

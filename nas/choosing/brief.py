@@ -136,7 +136,7 @@ def _scores(row: FrontRow, about: Document, manifest: Document) -> str:
         judges = f"{rows['train'] + rows['val']:,} of training and validation, crosswise"
         what = (
             "The test score is that of the integers in these files. The other one is that of three"
-            " networks of the same training, each on the third of the windows that it had not seen;"
+            " networks of the same training, each on the part of the windows that it had not seen;"
             f" these integers were trained on {about['training']['rows']:,} of the windows."
         )
     lines = [

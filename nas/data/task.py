@@ -92,7 +92,8 @@ class Task:
     """What the search works on. Rows of all arrays belong together.
 
     `modalities` are in the file's key order, `y` is int64 (N,) of 0..K-1, `split` int8 (N,) with
-    0 train, 1 validation, 2 test, `group` (N,) the subject or site. `data_hash` covers the content
+    0 train, 1 validation, 2 test, which the file may have given, `group` (N,) the subject or site.
+    `data_hash` covers the content
     of the arrays in use, not the way the file stores them.
     """
 
@@ -100,6 +101,7 @@ class Task:
     modalities: tuple[Modality, ...]
     y: npt.NDArray[np.int64]
     split: npt.NDArray[np.int8]
+    split_given: bool
     group: Array | None
     class_names: tuple[str, ...]
     path: Path | None
@@ -148,7 +150,8 @@ def make_task(
     y = rules.read_labels(where, arrays)
     class_names = rules.read_class_names(where, arrays, y)
     group = rules.read_group(where, arrays, len(y))
-    split = rules.read_split(where, arrays, len(y))
+    given = rules.read_split(where, arrays, len(y))
+    split = given
     if split is None:
         split = stratified_split(where, y, len(class_names), group)
     rules.check_split(where, y, split, group, class_names)
@@ -159,6 +162,7 @@ def make_task(
         modalities=fitted,
         y=_frozen(y),
         split=_frozen(split),
+        split_given=given is not None,
         group=None if group is None else _frozen(group),
         class_names=class_names,
         path=None if path is None else path.resolve(),
@@ -202,7 +206,7 @@ def _fit_modality(
         mean=mean,
         std=std,
         input_scale=input_scale,
-        rate_hz=rules.read_rate_hz(name, arrays),
+        rate_hz=rules.read_rate_hz(name, arrays) if KINDS[stored.ndim] == "series" else None,
         columns=rules.read_columns(name, arrays, channels),
     )
 

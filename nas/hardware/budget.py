@@ -8,7 +8,7 @@ from nas.hardware.cost import Cost, estimate
 from nas.hardware.memory import MemoryPlan, check_plan, plan_memory
 from nas.hardware.profile import Profile
 from nas.network.graph import Graph
-from nas.search.space import Problem, RandomTrial, Space
+from nas.space import Problem, RandomTrial, Space
 
 PROBES = 400  # random architectures tried before a budget is called impossible
 DEFAULT_LATENCY_LIMIT_MS = 100.0  # scale of the latency axis when no limit is given

@@ -144,7 +144,8 @@ def _plan(chosen: argparse.Namespace) -> "tuple[Columns, Cut]":
     sensors += [parse_sensor(text, True) for text in chosen.vector]
     names = [sensor.name for sensor in sensors]
     if not sensors or len(set(names)) < len(names):
-        what = f"the name {names[0]!r} twice" if sensors else "none given"
+        twice = next((name for name in names if names.count(name) > 1), None)
+        what = f"the name {twice!r} twice" if sensors else "none given"
         raise UsageError(f"--sensor: {what}; give each modality as --sensor NAME=COLUMN,COLUMN")
     fields = compile_pattern(chosen.name).groupindex if chosen.name else {}
     for field in ("label", "group", "split", "recording"):

@@ -22,8 +22,8 @@ from nas.report.format import (
 
 KINDS = (
     ("Validation and test score", "measured",
-     "On the integer model, as the reference, TFLM and the integer ONNX file compute it; LiteRT's "
-     "own rounding may change a few outputs."),
+     "On integers, as the reference, TFLM and the integer ONNX file compute them; LiteRT's own "
+     "rounding may change a few outputs. Which rows: under Selection, below."),
     ("Arena", "exact", "Peak of the planned activations, inputs and output included."),
     ("Weights", "exact", "Packed weights, biases, requantisation constants and tables."),
     ("RAM", "estimated", "Arena, scratch, statics and stack, until the program is linked."),
@@ -100,7 +100,7 @@ def _judged(run: Run) -> str:
         return "Only validation"
     return (
         "Only training and validation, of which each third was answered by a network that had not "
-        "seen it (what ships was then trained on all of them),"
+        "seen it (what ships was then trained on all of them, or on two thirds where time ran out),"
     )
 
 
@@ -137,8 +137,9 @@ def _teacher(manifest: Mapping[str, Any]) -> str:
     if not isinstance(teacher, Mapping):
         return DASH
     return (
-        f"{esc(teacher.get('kind'))}, {count(teacher.get('parameters'))} parameters, validation "
-        f"{percent(teacher.get('val_score'))}, test {percent(teacher.get('test_score'))}, "
+        f"{esc(teacher.get('kind'))}, {count(teacher.get('parameters'))} parameters, "
+        f"{percent(teacher.get('val_score'))} on the rows that judge, unseen by it, "
+        f"{percent(teacher.get('test_score'))} on test, "
         f"<code>{esc(str(teacher.get('hash') or '')[:16])}</code>"
     )
 

@@ -24,9 +24,10 @@ from nas.search.rules import (
     scored,
     training_seed,
 )
-from nas.search.space import Architecture, architecture_id
 from nas.search.study import Study
+from nas.space import Architecture, architecture_id
 from nas.training.recipe import FINAL_FACTOR, FINAL_SEEDS
+from nas.training.validation import FOLDS
 from nas.training.workers import MOST_DEATHS, Pool, Training, no_interrupt, train
 
 if TYPE_CHECKING:
@@ -333,7 +334,8 @@ def reserved_s(rules: Rules, trained: Sequence[TrialRecord], workers: int, total
         return EXPORT_S
     members = min(len(seconds), MOST_EXPORTED)
     mean_s = sum(seconds) / len(seconds)
-    once = FINAL_FACTOR * 1.1 * (members * mean_s / workers + max(seconds))
+    factor = FINAL_FACTOR * (FOLDS / (FOLDS - 1) if rules.crosswise else 1.0)  # the one on all rows
+    once = factor * 1.1 * (members * mean_s / workers + max(seconds))
     more = min((FINAL_SEEDS - 1) * once, max(0.0, total_s * WELCOME_FINALS - once))
     finals: float = min(once + more, total_s * MOST_FINALS)
     return finals + EXPORT_S + EXPORT_S_PER_MEMBER * members / workers

@@ -1,4 +1,4 @@
-"""A user's search space: `--space FILE.py`, a file with `SPACE = nas.search.space.Space(...)`.
+"""A user's search space: `--space FILE.py`, a file with `SPACE = nas.space.Space(...)`.
 
 The file is run: that is what a search space in Python means. What it raises becomes one line with
 the line number of the file, and what would harm a search hours later is checked on a few random
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from nas.data.data_rules import NAME, one_line
 from nas.errors import NasError, SpaceError
-from nas.search.space import (
+from nas.space import (
     Architecture,
     FixedTrial,
     Genes,
@@ -54,7 +54,7 @@ def load_space_file(path: Path, taken: Sequence[str]) -> Space:
     if not isinstance(space, Space):
         held = f"SPACE is a {type(space).__name__}" if space is not None else "defines no SPACE"
         raise SpaceError(
-            f"--space {path}: {held}; it must define SPACE = nas.search.space.Space(name, summary,"
+            f"--space {path}: {held}; it must define SPACE = nas.space.Space(name, summary,"
             " sample, parse)"
         )
     if not NAME.fullmatch(space.name) or space.name in taken:

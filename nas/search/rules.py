@@ -13,7 +13,7 @@ from nas.hardware.budget import Budget
 from nas.hardware.profile import Profile
 from nas.run_folder import CostSummary, TrialRecord
 from nas.search import pareto
-from nas.search.space import Problem, Space
+from nas.space import Problem, Space
 from nas.training.metrics import Metric
 
 OBJECTIVES = ("error", "ram", "flash", "latency")
@@ -23,7 +23,7 @@ WORST_ERROR = 1.0
 
 @dataclass(frozen=True)
 class Rules:
-    """What every trial of a run has in common."""
+    """What every trial of a run has in common; `crosswise` as in `training.validation`."""
 
     space: Space
     problem: Problem
@@ -34,6 +34,7 @@ class Rules:
     teacher: Path | None
     seed: int
     latency_scale_ms: float
+    crosswise: bool = False
 
     def values(self, cost: CostSummary, val_score: float | None) -> dict[str, float]:
         """Objective -> value, minimised."""

@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nas.errors import RunError, UsageError
 from nas.manifest import shown_storage
 from nas.run_folder import TrialRecord
-from nas.search.space import Genes
+from nas.space import Genes
 
 STUDY_NAME = "nas"
 RECORD = "record"  # the one user attribute of a trial: its TrialRecord as JSON

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.network.numerics import Int8
-from nas.search.space import Sensor
+from nas.space import Sensor
 
 COPIES = 8
 Floats = NDArray[np.float32]

@@ -16,7 +16,7 @@ from nas.data.task import SplitName, Task
 from nas.network.graph import Graph
 from nas.network.integer import IntegerModel
 from nas.network.numerics import Int8
-from nas.search.space import Problem, problem_of
+from nas.space import Problem, problem_of
 from nas.training import metrics
 from nas.training.augment import make_bank, strength_for
 from nas.training.loop import TrainingSet, train, training_set
@@ -53,9 +53,12 @@ def prepare(task: Task, judged: Judging, bank_seed: int) -> Bench:
     rows: dict[SplitName, NDArray[np.int64]]
     rows = {"train": judged.train, "val": judged.held_out, "test": task.rows("test")}
     inputs = {s: {m.name: m.quantised(r) for m in task.modalities} for s, r in rows.items()}
+    if judged.fold is not None:
+        inputs["val"] = inputs["train"]  # the same rows, held once
     labels = {s: task.y[r] for s, r in rows.items()}
     scales = {m.name: m.input_scale for m in task.modalities}
     problem = problem_of(task)
+    # Folds are trained on about as many rows as the training split has.
     strength = strength_for(problem.sensors, len(task.rows("train")))
     bank = make_bank(problem.sensors, inputs["train"], scales, strength, bank_seed)
     data = training_set(bank, scales, labels["train"], task.classes, None)
@@ -121,7 +124,8 @@ def _fit_in_turn(
     for part in np.unique(fold):
         held = fold == part
         steps = round(recipe.steps * (1 - held.mean()))  # as many epochs as with all rows
-        data = _taught(bench, teacher, 1 + int(part)).subset(~held)
+        used = [source.name for source in graph.inputs]
+        data = _taught(bench, teacher, 1 + int(part)).subset(~held, used)
         models.append(fit(graph, data, replace(recipe, steps=steps), seed))
         inputs = {k: v[held] for k, v in bench.inputs["train"].items()}
         answers[held] = classify(models[-1], inputs)

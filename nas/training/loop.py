@@ -1,7 +1,7 @@
 """The training loop that teachers and students share: tensors in memory, no data loader."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,11 +33,11 @@ class TrainingSet:
     classes: int
     teacher: Tensor | None = None
 
-    def subset(self, rows: NDArray[np.bool_]) -> "TrainingSet":
-        """The rows of a mask (n,), in every copy."""
+    def subset(self, rows: NDArray[np.bool_], names: Iterable[str] | None = None) -> "TrainingSet":
+        """The rows of a mask (n,) in every copy, of some modalities or of all."""
         mask = torch.from_numpy(rows)
         return TrainingSet(
-            {name: copies[:, mask] for name, copies in self.inputs.items()},
+            {name: self.inputs[name][:, mask] for name in names or self.inputs},
             self.scales,
             self.labels[mask],
             self.classes,

@@ -51,7 +51,7 @@ class Teacher:
         kind: `ensemble` of our own, or `onnx` for the user's.
         hash: of all that the answers depend on; the name of the cached file.
         file: the answers; students read `bank` from it.
-        parameters: of all members; 0 when unknown.
+        parameters: of what teaches the network that ships; 0 when unknown.
     """
 
     kind: str

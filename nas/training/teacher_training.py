@@ -15,7 +15,7 @@ from nas.errors import DataError
 from nas.network.graph import Graph, Input
 from nas.network.numerics import Int8
 from nas.network.ops import Concat, Conv2d, Op, Pool, Reshape
-from nas.search.space import Problem, Sensor
+from nas.space import Problem, Sensor
 from nas.training.evaluate import Bench
 from nas.training.loop import predict, train
 from nas.training.metrics import Metric
