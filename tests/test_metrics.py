@@ -71,7 +71,7 @@ def test_sampling_error(metric: Metric) -> None:
     assert error == pytest.approx(math.sqrt(share * (1 - share) / 400), rel=0.15)
     assert error == sampling_error(metric, true, guess, 2)
     assert sampling_error(metric, true[:100], guess[:100], 2) > 1.5 * error
-    assert sampling_error(metric, true, true, 2) == 0.0
+    assert 0 < sampling_error(metric, true, true, 2) < error
 
 
 def test_the_best_guess() -> None:
@@ -128,3 +128,14 @@ def test_pooled_deviation(groups: list[list[float]], expected: float | None) -> 
 def test_pooled_deviation_of_one_group_is_its_own() -> None:
     group = np.random.default_rng(2).normal(size=9).tolist()
     assert pooled_deviation([group]) == pytest.approx(statistics.stdev(group))
+
+
+@pytest.mark.parametrize("groups, least", [(None, 0.005), (np.arange(120) % 8, 0.05)])
+def test_no_score_is_certain(groups: Any, least: float) -> None:
+    labels = np.arange(120) % 3
+    error = sampling_error("accuracy", labels, labels, 3, groups)
+    units = 120 if groups is None else 8
+    assert error == pytest.approx(np.sqrt(0.5 / (units + 1) * (1 - 0.5 / (units + 1)) / units))
+    assert least < error < 0.11
+    wrong = np.where(np.arange(120) < 40, 0, labels)
+    assert sampling_error("accuracy", labels, wrong, 3) > 0.03  # a real spread stays as it is

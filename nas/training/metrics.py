@@ -82,7 +82,17 @@ def sampling_error(
         drawn = rng.integers(0, len(names), (RESAMPLES, len(names)))
         picks = [np.concatenate([rows_of[group] for group in draw]) for draw in drawn]
     scores = [score(metric, labels[rows], predicted[rows], classes) for rows in picks]
-    return float(np.std(scores, ddof=1))
+    units = len(labels) if len(names) < FEWEST_GROUPS else len(names)
+    return max(float(np.std(scores, ddof=1)), _least_error(units))
+
+
+def _least_error(units: int) -> float:
+    """Standard error of a proportion that is half a miss from perfect.
+
+    A bootstrap of answers that are all right would say that the score is certain.
+    """
+    miss = 0.5 / (units + 1)
+    return math.sqrt(miss * (1 - miss) / units)
 
 
 def interval(value: float, sampling: float, seeds: float) -> tuple[float, float]:
