@@ -52,9 +52,12 @@ def prepare(task: Task, judged: Judging, bank_seed: int) -> Bench:
     """Quantises every split and makes the augmentation bank."""
     rows: dict[SplitName, NDArray[np.int64]]
     rows = {"train": judged.train, "val": judged.held_out, "test": task.rows("test")}
-    inputs = {s: {m.name: m.quantised(r) for m in task.modalities} for s, r in rows.items()}
-    if judged.fold is not None:
-        inputs["val"] = inputs["train"]  # the same rows, held once
+    inputs: dict[SplitName, dict[str, Int8]] = {}
+    for split, chosen in rows.items():
+        if split == "val" and judged.fold is not None:
+            inputs[split] = inputs["train"]  # the same rows, held once
+        else:
+            inputs[split] = {m.name: m.quantised(chosen) for m in task.modalities}
     labels = {s: task.y[r] for s, r in rows.items()}
     scales = {m.name: m.input_scale for m in task.modalities}
     problem = problem_of(task)
