@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.run_folder import write_atomic
+from nas.run_folder import write_csv
 from nas.training.metrics import Metric
 
 METRICS: dict[str, Metric] = {"coswara_voice": "balanced_accuracy"}
@@ -37,11 +37,7 @@ class Rows(list[dict[str, Any]]):
         """Adds a measurement and writes the file."""
         self.append(dict(row))
         self._done.add(self._name(row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self)
-        write_atomic(self._file, text.getvalue().encode())
+        write_csv(self._file, self._columns, self)
 
     def _name(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(str(row[column]) for column in self._key)

@@ -154,7 +154,11 @@ class _Session:
         )
         say(f"judged by {about(self.judged)}")
         teacher = self._teacher(workers, own)
-        taught = f", {clock(self.clock.elapsed_s())} of it for the teacher, which is kept"
+        taught = (
+            ""
+            if teacher is None
+            else f", {clock(self.clock.elapsed_s())} of it for the teacher, which is kept"
+        )
         self.manifest["teacher"] = {"kind": "none"} if teacher is None else teacher.to_json()
         self.rules = replace(self.rules, teacher=None if teacher is None else teacher.file)
         search = Search(
@@ -165,8 +169,8 @@ class _Session:
         trained = search.trained
         if not trained:
             raise RunError(
-                f"{self.run}: no network was trained in {clock(self.clock.elapsed_s())}"
-                f"{'' if teacher is None else taught}; give it more --minutes and --resume"
+                f"{self.run}: no network was trained in {clock(self.clock.elapsed_s())}{taught};"
+                " give it more --minutes and --resume"
             )
         members = len(front_of(self.rules, scored(trained)))
         say(

@@ -170,6 +170,11 @@ def read_manifest(run: Path) -> dict[str, Any]:
     return manifest
 
 
+def judged_crosswise(manifest: Mapping[str, Any]) -> bool:
+    """Whether a run's validation scores are of rows held out in turn, not of a split."""
+    return manifest.get("validation") == "cross"
+
+
 def write_trials(run: Path, records: Sequence[TrialRecord]) -> None:
     """trials.csv, one row a trial."""
     cost_columns = [f.name for f in fields(CostSummary)]
@@ -182,12 +187,12 @@ def write_trials(run: Path, records: Sequence[TrialRecord]) -> None:
         plain["architecture"] = json.dumps(plain["architecture"], separators=(",", ":"))
         plain["val_score"] = "" if record.val_score is None else repr(record.val_score)
         rows.append(plain)
-    _write_csv(run / "trials.csv", columns, rows)
+    write_csv(run / "trials.csv", columns, rows)
 
 
 def write_front(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """front.csv; every row has every column of `FRONT_COLUMNS`, numbers at full precision."""
-    _write_csv(run / "front.csv", FRONT_COLUMNS, rows)
+    write_csv(run / "front.csv", FRONT_COLUMNS, rows)
 
 
 def read_front(run: Path) -> list[dict[str, str]]:
@@ -206,7 +211,8 @@ def read_front(run: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table, written whole or not at all; RunError when the disk refuses."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()

@@ -15,7 +15,13 @@ import numpy as np
 
 from nas.choosing.battery import CLASS_BYTES, energy_formula, rates_known, read_power, window_bytes
 from nas.choosing.choose import FrontRow, parse_rows
-from nas.run_folder import read_front, read_json, read_manifest, write_atomic
+from nas.run_folder import (
+    judged_crosswise,
+    read_front,
+    read_json,
+    read_manifest,
+    write_atomic,
+)
 
 Document = Mapping[str, Any]
 
@@ -132,7 +138,7 @@ def _scores(row: FrontRow, about: Document, manifest: Document) -> str:
     rows = manifest["data"]["rows"]
     judges = f"{rows['val']:,} of validation"
     what = "The scores are those of the integers in these files."
-    if manifest.get("validation") == "cross":
+    if judged_crosswise(manifest):
         judges = f"{rows['train'] + rows['val']:,} of training and validation, crosswise"
         what = (
             "The test score is that of the integers in these files. The other one is that of three"
@@ -195,7 +201,7 @@ def _needs(row: FrontRow, about: Document, manifest: Document) -> str:
 Estimated and modelled numbers are for a C program of this project's kernels, not for TensorFlow
 Lite Micro, whose interpreter needs more of both memories. Energy = latency x active current x
 supply voltage of the profile: the core alone, without sensors, radio, regulator and sleep. Latency
-begins with the int8 inputs: quantising the window, below, comes on top. Battery life:
+begins with the int8 inputs: quantising the window comes on top. Battery life:
 `nas pick RUN {row.id} --every-s 1 --cell CR2032`."""
 
 

@@ -27,7 +27,7 @@ from nas.choosing.choose import (
     within,
 )
 from nas.errors import RunError, UsageError
-from nas.run_folder import read_front, read_json, read_manifest
+from nas.run_folder import judged_crosswise, read_front, read_json, read_manifest
 from nas.tables import print_table, terminal_width
 
 NAMES: dict[Resource, tuple[str, str]] = {
@@ -181,8 +181,8 @@ def _facts(
         return f"{amount:,} bytes, {_percent(amount / budget)} of {budget:,} (estimated)"
 
     bits = "/".join(map(str, row.weight_bits))
-    crossed = manifest.get("validation") == "cross"
-    judges = "on training and validation, crosswise" if crossed else "on validation"
+    crosswise = judged_crosswise(manifest)
+    judges = "on training and validation, crosswise" if crosswise else "on validation"
     return (
         (
             "score",

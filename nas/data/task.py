@@ -93,8 +93,7 @@ class Task:
 
     `modalities` are in the file's key order, `y` is int64 (N,) of 0..K-1, `split` int8 (N,) with
     0 train, 1 validation, 2 test, which the file may have given, `group` (N,) the subject or site.
-    `data_hash` covers the content
-    of the arrays in use, not the way the file stores them.
+    `data_hash` covers the content of the arrays in use, not the way the file stores them.
     """
 
     name: str
@@ -157,6 +156,7 @@ def make_task(
     rules.check_split(where, y, split, group, class_names)
     train = np.flatnonzero(split == 0)
     fitted = tuple(_fit_modality(where, each, arrays, train, len(y)) for each in chosen)
+    told = _told(fitted)
     return Task(
         name=name,
         modalities=fitted,
@@ -167,7 +167,7 @@ def make_task(
         class_names=class_names,
         path=None if path is None else path.resolve(),
         data_hash=content_hash(fitted, y, split, group, class_names),
-        ignored_keys=tuple(key for key in keys.ignored if key not in _told(fitted)),
+        ignored_keys=tuple(key for key in keys.ignored if key not in told),
     )
 
 

@@ -17,6 +17,7 @@ from nas.report.format import (
 )
 from nas.report.history import trial_counts
 from nas.report.meaning import spent
+from nas.run_folder import judged_crosswise
 
 FEW = 20  # networks trained, below which a front says little of what is possible
 
@@ -92,7 +93,7 @@ def _sentence_best(run: Run) -> str:
         test = dig(run.manifest, "teacher", "test_score")
         beside = f" The {esc(kind)} teacher reaches {percent(teacher)} and {percent(test)}."
     value = best.values
-    judged = "cross-validated" if run.manifest.get("validation") == "cross" else "validation"
+    judged = "cross-validated" if judged_crosswise(run.manifest) else "validation"
     return (
         f"The best one, {candidate_link(best)}, reaches <b>{percent(value['val_score'])}</b> "
         f"{judged} {_metric(run)} and {percent(value['test_score'])} on the test split "

@@ -19,6 +19,7 @@ from nas.report.format import (
     percent,
     table,
 )
+from nas.run_folder import judged_crosswise
 
 KINDS = (
     ("Validation and test score", "measured",
@@ -96,7 +97,7 @@ def _notes(run: Run) -> list[tuple[str, str]]:
 
 def _judged(run: Run) -> str:
     """The rows whose score selected, as the subject of a sentence."""
-    if run.manifest.get("validation") != "cross":
+    if not judged_crosswise(run.manifest):
         return "Only validation"
     return (
         "Only training and validation, of which each third was answered by a network that had not "
