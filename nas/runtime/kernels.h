@@ -1,0 +1,89 @@
+/* Integer kernels of a generated model. All arithmetic is TensorFlow Lite's int8 specification with
+ * double rounding; every kernel gives the same bytes on the portable path and on the Cortex-M4's.
+ *
+ * Tensors are int8 in (height, width, channels) order. A kernel touches its arguments alone: no heap,
+ * no globals. `scratch` is 4-byte aligned working memory whose size the model's plan holds.
+ */
+#ifndef NAS_KERNELS_H
+#define NAS_KERNELS_H
+
+#include <stdint.h>
+
+#include "names.h" /* NAS(name): the model's prefix before every kernel's name */
+
+/* A convolution, a depthwise convolution or a fully connected layer. */
+typedef struct {
+    const uint32_t *weights; /* packed, in the order that the kernel reads them */
+    const int32_t *table;    /* requantisation constants, in the kernel's own layout */
+    uint16_t in_height, in_width, in_channels;
+    uint16_t out_height, out_width, out_channels;
+    uint8_t kernel_height, kernel_width;
+    uint8_t stride_height, stride_width;
+    uint8_t pad_top, pad_left;
+    int8_t in_zero, out_zero;
+} nas_conv;
+
+/* A window pool; no padding. */
+typedef struct {
+    uint16_t in_width, channels;
+    uint16_t out_height, out_width;
+    uint16_t kernel_height, kernel_width;
+    uint16_t stride_height, stride_width;
+} nas_pool;
+
+/* real factor = multiplier / 2^31 * 2^shift, multiplier in [2^30, 2^31) or 0. */
+typedef struct {
+    int32_t multiplier;
+    int32_t shift;
+} nas_factor;
+
+typedef struct {
+    nas_factor left, right, out;
+    int8_t left_zero, right_zero, out_zero, low; /* low: the least output, above -128 after a ReLU */
+} nas_add;
+
+typedef struct {
+    nas_factor out;
+    int8_t left_zero, right_zero, out_zero;
+} nas_mul;
+
+/* Four or more output positions: tiles of four, then one by one. `_wide` is for long inner products. */
+void NAS(conv_8)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
+void NAS(conv_8_wide)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
+void NAS(conv_4)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
+void NAS(conv_4_wide)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
+void NAS(conv_2)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
+
+/* The same for fewer than four output positions: one by one. */
+void NAS(fully_connected_8)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
+void NAS(fully_connected_8_wide)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
+void NAS(fully_connected_4)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
+void NAS(fully_connected_4_wide)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
+void NAS(fully_connected_2)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
+
+/* Any window and stride. */
+void NAS(depthwise_8)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
+void NAS(depthwise_4)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
+void NAS(depthwise_2)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
+
+void NAS(average_pool)(const nas_pool *pool, const int8_t *x, int8_t *y);
+void NAS(max_pool)(const nas_pool *pool, const int8_t *x, int8_t *y);
+
+/* y may be either input. */
+void NAS(add)(const nas_add *add, const int8_t *left, const int8_t *right, int8_t *y, uint32_t size);
+void NAS(mul)(const nas_mul *mul, const int8_t *left, const int8_t *right, int8_t *y, uint32_t size);
+
+/* `table` has 256 entries, for inputs -128 to 127; y may be x. */
+void NAS(look_up)(const int8_t *table, const int8_t *x, int8_t *y, uint32_t size);
+
+/* Copies `rows` rows of `row_bytes` bytes between tensors whose rows are `x_stride` and `y_stride` bytes
+ * apart: one input of a concatenation, or the inside of a padded map. */
+void NAS(copy_rows)(const int8_t *x, uint32_t x_stride, int8_t *y, uint32_t y_stride, uint32_t row_bytes,
+                    uint32_t rows);
+
+void NAS(fill)(int8_t *y, int8_t value, uint32_t size);
+
+/* Raises all below `low` to it: a ReLU whose real zero is not -128. */
+void NAS(clip)(int8_t *y, int8_t low, uint32_t size);
+
+#endif
