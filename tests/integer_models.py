@@ -7,8 +7,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from nas.network.graph import Graph, Input
-from nas.network.integer import IntegerModel, Scale, Weights
-from nas.network.numerics import Int8, weight_limit
+from nas.network.integer import IntegerModel, Scale
 from nas.network.ops import (
     WEIGHT_BITS,
     Add,
@@ -25,54 +24,11 @@ from nas.network.ops import (
     Shape,
     Table,
     TableFunction,
-    size,
 )
+from nas.network.random_model import with_random_numbers
 
 Case: TypeAlias = tuple[Op, list[Shape]]  # an operator and the shapes of its inputs
 ONE, TWO = ("in0",), ("in0", "in1")
-
-
-def with_numbers(graph: Graph, rng: np.random.Generator) -> IntegerModel:
-    """Random scales, zero points, weights and biases for `graph`.
-
-    The weight scales are chosen so that an accumulator of ordinary size lands inside int8.
-    """
-    groups = graph.scale_groups
-    relu = {groups[op.name] for op in graph.ops if getattr(op, "relu", False)}
-    by_group: dict[str, Scale] = {}
-    for name in graph.shapes:
-        usual = groups[name] in relu and rng.random() < 0.7
-        zero = -128 if usual else int(rng.integers(-30, 31))
-        by_group.setdefault(groups[name], Scale(_float32(rng.uniform(0.01, 0.04)), zero))
-    scales = {name: by_group[groups[name]] for name in graph.shapes}
-    weights = {}
-    for op in graph.ops:
-        if isinstance(op, Conv2d | DepthwiseConv2d):
-            weights[op.name] = _weights(graph, op, scales, rng)
-    return IntegerModel(graph, scales, weights)
-
-
-def _float32(value: float) -> float:
-    return float(np.float32(value))
-
-
-def _weights(
-    graph: Graph,
-    op: Conv2d | DepthwiseConv2d,
-    scales: dict[str, Scale],
-    rng: np.random.Generator,
-) -> Weights:
-    shape = graph.weight_shape(op)
-    assert shape is not None
-    limit = weight_limit(op.weight_bits)
-    values = rng.integers(-limit, limit + 1, shape).astype(np.int8)
-    channels = graph.shapes[op.name][-1]
-    taps = size(shape) // channels
-    spread = 74.0 * np.sqrt(taps) * max(1.0, limit / 1.7)  # of an accumulator
-    factor = 60.0 / spread * rng.uniform(0.5, 1.5, channels)
-    source, target = scales[op.inputs[0]].scale, scales[op.name].scale
-    bias = rng.normal(0.0, spread / 2, channels).round().astype(np.int32)
-    return Weights(values, (factor * target / source).astype(np.float32), bias)
 
 
 def with_ties(kind: type[Add] | type[Mul], elements: int) -> list[IntegerModel]:
@@ -84,22 +40,15 @@ def with_ties(kind: type[Add] | type[Mul], elements: int) -> list[IntegerModel]:
     )
     models = []
     for scales in ((1 / 64, 5 / 224, 1 / 48), (3 / 56, 5 / 112, 5 / 8), (5 / 448, 3 / 32, 1 / 32)):
-        held = [Scale(_float32(s), z) for s, z in zip(scales, (3, -7, 11), strict=True)]
+        held = [Scale(float(np.float32(s)), z) for s, z in zip(scales, (3, -7, 11), strict=True)]
         models.append(IntegerModel(graph, dict(zip((*TWO, "o"), held, strict=True)), {}))
     return models
-
-
-def random_inputs(graph: Graph, count: int, rng: np.random.Generator) -> dict[str, Int8]:
-    """`count` uniform int8 inputs of each modality."""
-    return {
-        i.name: rng.integers(-128, 128, (count, *i.shape)).astype(np.int8) for i in graph.inputs
-    }
 
 
 def single(op: Op, shapes: Sequence[Shape], rng: np.random.Generator) -> IntegerModel:
     """A model of the one operator `op`, which reads inputs named in0, in1 and so on."""
     inputs = tuple(Input(f"in{i}", shape) for i, shape in enumerate(shapes))
-    return with_numbers(Graph(inputs, (op,), op.name), rng)
+    return with_random_numbers(Graph(inputs, (op,), op.name), rng)
 
 
 class _Maker:
@@ -212,7 +161,7 @@ def random_model(rng: np.random.Generator, steps: int = 4) -> IntegerModel:
     logits = make.conv(joined, int(rng.integers(2, 8)), kernel=1)
     if rng.random() < 0.5:
         logits = make.put(Reshape(make.name(), (logits,), (make.shape(logits)[2],)))
-    return with_numbers(Graph(inputs, tuple(make.ops), logits), rng)
+    return with_random_numbers(Graph(inputs, tuple(make.ops), logits), rng)
 
 
 _WINDOWS: tuple[tuple[Pair, Pair], ...] = (

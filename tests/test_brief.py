@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from integer_models import with_numbers
 from test_choose import row
 
 from nas.choosing.brief import brief, write_briefs
@@ -22,6 +21,7 @@ from nas.hardware.budget import price
 from nas.hardware.profile import load_profile
 from nas.network.graph import Graph, Input
 from nas.network.ops import Add, Conv2d, Pool, Reshape
+from nas.network.random_model import with_random_numbers
 from nas.run_folder import FRONT_COLUMNS, read_json, write_front, write_json
 from nas.training.scoring import classify_split
 
@@ -71,7 +71,7 @@ class World:
     def __init__(self, run: Path, arrays: dict[str, Any]) -> None:
         self.run, self.folder = run, run / "candidates" / ID
         self.task: Task = make_task(arrays, "toys")
-        self.model = with_numbers(network(), np.random.default_rng(3))
+        self.model = with_random_numbers(network(), np.random.default_rng(3))
         priced = price(self.model.graph, PROFILE)
         predicted = classify_split(self.task, self.model, "test")
         document = {"space": "conv"}

@@ -16,10 +16,8 @@ from ai_edge_litert import schema_py_generated as schema
 from integer_models import (
     ONE,
     OPERATOR_CASES,
-    random_inputs,
     random_model,
     single,
-    with_numbers,
     with_ties,
 )
 
@@ -43,6 +41,7 @@ from nas.network.ops import (
     Shape,
     Table,
 )
+from nas.network.random_model import random_inputs, with_random_numbers
 
 Run = Callable[[IntegerModel, dict[str, Int8]], Int8]
 
@@ -119,7 +118,7 @@ def test_extreme_zero_points(zero_point: int, runtime: str) -> None:
         Mul("f", ("e", "d")),
     )
     rng = np.random.default_rng(5)
-    model = with_numbers(Graph((Input("x", (6, 7, 3)),), ops, "f"), rng)
+    model = with_random_numbers(Graph((Input("x", (6, 7, 3)),), ops, "f"), rng)
     scales = {name: Scale(s.scale, zero_point) for name, s in model.scales.items()}
     extreme = replace(model, scales=scales)
     assert differing(runtime, extreme, random_inputs(model.graph, 8, rng)) == 0
@@ -140,7 +139,7 @@ def test_all_pairs_at_scales_that_make_ties(
 
 @pytest.mark.parametrize("runtime", EXACT)
 def test_an_output_that_is_an_input(runtime: str) -> None:
-    model = with_numbers(Graph((Input("x", (1, 3, 2)),), (), "x"), np.random.default_rng(0))
+    model = with_random_numbers(Graph((Input("x", (1, 3, 2)),), (), "x"), np.random.default_rng(0))
     assert differing(runtime, model, random_inputs(model.graph, 3, np.random.default_rng(0))) == 0
 
 
@@ -216,7 +215,7 @@ def _mixed() -> IntegerModel:
         Conv2d("classes", ("both",), 4, (1, 1), (1, 1), "valid", 8, False),
     )
     inputs = (Input("image", (4, 5, 2)), Input("acc", (1, 8, 6)), Input("vector", (1, 1, 5)))
-    return with_numbers(Graph(inputs, ops, "classes"), np.random.default_rng(0))
+    return with_random_numbers(Graph(inputs, ops, "classes"), np.random.default_rng(0))
 
 
 MIXED = _mixed()
@@ -361,7 +360,7 @@ def test_weight_bits_without_a_row(exporter: ModuleType, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("exporter", (to_onnx, to_onnx_integer), ids=lambda m: m.__name__)
 def test_a_modality_named_as_the_output(exporter: ModuleType) -> None:
     graph = Graph((Input("logits", (1, 1, 3)),), (Table("t", ("logits",), "tanh"),), "t")
-    model = with_numbers(graph, np.random.default_rng(0))
+    model = with_random_numbers(graph, np.random.default_rng(0))
     with pytest.raises(UnsupportedOp, match="input 'logits' has the name of the output"):
         getattr(exporter, exporter.__name__.rpartition(".")[2])(model)
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from integer_models import random_model, with_numbers
+from integer_models import random_model
 
 from nas.errors import GraphError, RunError
 from nas.network.graph import Graph, Input
 from nas.network.integer import IntegerModel, Scale, Weights, load_integer_model
 from nas.network.ops import Concat, Conv2d, DepthwiseConv2d, Mul, Op, Pool, Table
+from nas.network.random_model import with_random_numbers
 
 
 def _model() -> IntegerModel:
@@ -24,7 +25,7 @@ def _model() -> IntegerModel:
         Mul("gated", ("mean", "gate")),
     )
     graph = Graph((Input("x", (1, 6, 2)),), ops, "gated")
-    return with_numbers(graph, np.random.default_rng(3))
+    return with_random_numbers(graph, np.random.default_rng(3))
 
 
 MODEL = _model()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from integer_models import ONE, TWO, Case, random_inputs, random_model, single, with_numbers
+from integer_models import ONE, TWO, Case, random_model, single
 
 from nas.errors import DataError, UnsupportedOp
 from nas.network import reference
@@ -33,6 +33,7 @@ from nas.network.ops import (
     TableFunction,
     same_padding,
 )
+from nas.network.random_model import random_inputs, with_random_numbers
 
 ROUNDINGS: tuple[Rounding, ...] = ("double", "double_up", "single")
 
@@ -363,4 +364,4 @@ def test_random_models_use_their_range() -> None:
         got = reference.run(model, random_inputs(model.graph, 50, rng))
         spread.append(float(got.std()))
     assert np.median(spread) > 5.0
-    assert with_numbers(model.graph, rng).hash != model.hash
+    assert with_random_numbers(model.graph, rng).hash != model.hash

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from integer_models import with_numbers
 
 from nas.data.task import Task, load_task
 from nas.network import reference
 from nas.network.graph import Graph, Input
 from nas.network.integer import IntegerModel
 from nas.network.ops import Add, Conv2d, Pool, Reshape
+from nas.network.random_model import with_random_numbers
 from nas.training.metrics import score
 from nas.training.scoring import classify_split, scores_without
 
@@ -28,7 +28,7 @@ def task(toy_arrays: dict[str, npt.NDArray[Any]], tmp_path: Any) -> Task:
 def model(task: Task) -> IntegerModel:
     """Two of the three sensors of the toy data, added to three logits."""
     shapes = {m.name: m.graph_shape for m in task.modalities}
-    return with_numbers(
+    return with_random_numbers(
         Graph(
             tuple(Input(name, shapes[name]) for name in ("accel", "stats")),
             (

@@ -1,9 +1,10 @@
 """The constants of a convolution's channels, in the form that the C kernels compute with.
 
-A kernel sums weight * input over raw int8 inputs, padding included (it holds the input's zero point),
-so the zero point is folded into the bias here. What comes out is that of `numerics.rescale` in its
-`double` rounding, for every input: v = (a * multiplier + 2^30) >> 31, then a shift to the right that
-rounds half away from zero, or, where `right_shift` <= 0, a shift of a to the left before.
+A kernel sums weight * input over raw int8 inputs, padding included (it holds the input's zero
+point), so the zero point is folded into the bias here. What comes out is that of
+`numerics.rescale` in its `double` rounding, for every input: v = (a * multiplier + 2^30) >> 31,
+then a shift to the right that rounds half away from zero, or, where `right_shift` <= 0, a shift of
+a to the left before.
 """
 
 from dataclasses import dataclass
@@ -70,8 +71,8 @@ def channels_of(model: IntegerModel, op: Conv2d | DepthwiseConv2d) -> Channels:
     if (largest >= LARGEST_SUM).any():
         channel = int(largest.argmax())
         raise GraphError(
-            f"{op.name}: channel {channel} may sum up to {int(largest[channel])}; the C kernels hold"
-            f" less than {LARGEST_SUM}: its bias is out of proportion to its weights"
+            f"{op.name}: channel {channel} may sum up to {int(largest[channel])}; the C kernels"
+            f" hold less than {LARGEST_SUM}: its bias is out of proportion to its weights"
         )
     return Channels(
         values,

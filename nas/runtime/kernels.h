@@ -61,6 +61,11 @@ void NAS(fully_connected_4)(const nas_conv *conv, const int8_t *x, int8_t *y, vo
 void NAS(fully_connected_4_wide)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
 void NAS(fully_connected_2)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
 
+/* Runs `kernel` with weights and table copied to the front of `scratch`, the kernel's own after them. */
+void NAS(staged)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch,
+                 void (*kernel)(const nas_conv *, const int8_t *, int8_t *, void *),
+                 uint32_t weight_words, uint32_t table_words);
+
 /* Any window and stride. */
 void NAS(depthwise_8)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
 void NAS(depthwise_4)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);

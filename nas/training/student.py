@@ -38,6 +38,7 @@ from nas.network.ops import (
     Table,
     window_padding,
 )
+from nas.network.ranges import non_negative_groups
 
 RANGE_MOMENTUM = 0.05  # share of the newest batch in the running maximum of an activation
 NORM_MOMENTUM = 0.1
@@ -169,7 +170,7 @@ class Student(nn.Module):
             }
         )
         self.groups = graph.scale_groups
-        self.non_negative = _non_negative_groups(graph)
+        self.non_negative = non_negative_groups(graph)
         self.ranges: dict[str, Tensor] = {}  # scale group -> running maximum of |activation|
         self.fixed: dict[str, Scale] = {}
         self._fix_scales(input_scales)
@@ -238,24 +239,6 @@ def fused_tensor(graph: Graph) -> str:
         return joins[-1]
     maps = [op.name for op in graph.ops if max(graph.input_shapes(op)[0][:2]) > 1]
     return maps[-1] if maps else ""
-
-
-def _non_negative_groups(graph: Graph) -> dict[str, bool]:
-    """Scale group -> whether none of its tensors can be below real zero."""
-    known = {source.name: False for source in graph.inputs}
-    for op in graph.ops:
-        if isinstance(op, Conv2d | DepthwiseConv2d):
-            known[op.name] = op.relu
-        elif isinstance(op, Table):
-            known[op.name] = op.function == "sigmoid"
-        else:
-            relu = isinstance(op, Add) and op.relu
-            known[op.name] = relu or all(known[name] for name in op.inputs)
-    groups = graph.scale_groups
-    result = dict.fromkeys(groups.values(), True)
-    for name, positive in known.items():
-        result[groups[name]] &= positive
-    return result
 
 
 def _linear(net: Student, op: Linear, xs: list[Tensor]) -> Tensor:

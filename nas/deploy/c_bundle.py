@@ -1,0 +1,128 @@
+"""The folder `c/` of a candidate: source, kernels, a self-test, build files and how to use them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+from nas.deploy import pack_depthwise
+from nas.deploy.c_text import check_prefix, identifiers
+from nas.deploy.kernel_files import files_of
+from nas.deploy.to_c import Normalisation, to_c
+from nas.hardware.program import Program
+from nas.network import reference
+from nas.network.integer import IntegerModel
+from nas.network.numerics import Int8
+
+TEST_VECTORS = 2
+TEMPLATES = ("main.c", "Makefile", "CMakeLists.txt", "README.md")
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the bundle's readers are told, and how real values become inputs."""
+
+    title: str
+    classes: Sequence[str]
+    normalisation: Mapping[str, Normalisation]
+
+
+def c_bundle(
+    model: IntegerModel,
+    program: Program,
+    inputs: Mapping[str, Int8],
+    about: Description,
+    prefix: str = "model",
+) -> dict[str, str]:
+    """Path inside c/ -> text of every file.
+
+    Args:
+        inputs: (n, height, width, channels) by modality; the first `TEST_VECTORS` are recorded.
+
+    Raises:
+        RunError: a prefix that is no C identifier.
+        GraphError: numbers that the kernels do not hold.
+    """
+    check_prefix(prefix)
+    c = to_c(model, program, about.normalisation, prefix, about.title)
+    names = identifiers(source.name for source in model.graph.inputs)
+    values = {
+        "PREFIX": prefix,
+        "UPPER": prefix.upper(),
+        "TITLE": about.title,
+        "ARENA": f"{program.workspace.bytes:,}",
+        "CLASSES": ", ".join(about.classes),
+        "COPIES": "\n".join(_copy(prefix, name) for name in names.values()),
+        "EXAMPLE": "\n".join(_example(prefix, source, about) for source in names.items()),
+    }
+    files = {name: _filled(name, values) for name in TEMPLATES}
+    files |= {
+        f"{prefix}.h": c.header,
+        f"{prefix}.c": c.source,
+        "test_vectors.h": _vectors(model, inputs, names),
+    }
+    kernels = files_of(c.functions) | _instances(program)
+    kernels["names.h"] = _names(prefix)
+    return files | {f"kernels/{name}": text for name, text in kernels.items()}
+
+
+def _filled(name: str, values: Mapping[str, str]) -> str:
+    text = (resources.files("nas") / "deploy" / "templates" / name).read_text()
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", value)
+    return text
+
+
+def _copy(prefix: str, name: str) -> str:
+    place = f"{prefix}_input_{name}"
+    return f"        copy({place}(arena), vectors_{name}[n], {place.upper()}_SIZE);"
+
+
+def _names(prefix: str) -> str:
+    return (
+        "/* The prefix of this model's functions and kernels. */\n"
+        "#ifndef NAS_NAMES_H\n#define NAS_NAMES_H\n\n"
+        f"#define NAS(name) {prefix}_##name\n\n#endif\n"
+    )
+
+
+def _instances(program: Program) -> dict[str, str]:
+    """A small file for every size that a kernel is assembled for."""
+    sizes = {kernel.instance for kernel in program.kernels.values() if kernel.instance}
+    return {
+        f"depthwise_3x3_{'x'.join(map(str, size))}.S": pack_depthwise.instance_text(size)
+        for size in sorted(sizes)
+    }
+
+
+def _example(prefix: str, names: tuple[str, str], about: Description) -> str:
+    name, identifier = names
+    if name in about.normalisation:
+        return f"{prefix}_quantise_{identifier}(arena, {identifier}); /* float {identifier}[] */"
+    return f"/* write int8 values to {prefix}_input_{identifier}(arena) */"
+
+
+def _vectors(model: IntegerModel, inputs: Mapping[str, Int8], names: Mapping[str, str]) -> str:
+    taken = {name: inputs[name][:TEST_VECTORS] for name in names}
+    count = len(next(iter(taken.values())))
+    arrays = [("expected", reference.run(model, taken))]
+    arrays += [(f"vectors_{identifier}", taken[name]) for name, identifier in names.items()]
+    lines = [
+        "/* Recorded inputs and the outputs that they must give. */",
+        "#include <stdint.h>",
+        "",
+        f"#define TEST_VECTORS {count}",
+    ]
+    for name, values in arrays:
+        rows = values.reshape(count, -1)
+        lines += ["", f"static const int8_t {name}[TEST_VECTORS][{rows.shape[1]}] = {{"]
+        lines += [f"    {{{_row(row)}}}," for row in rows]
+        lines += ["};"]
+    return "\n".join([*lines, ""])
+
+
+def _row(row: Int8) -> str:
+    texts = [str(v) for v in np.asarray(row).tolist()]
+    lines = [", ".join(texts[i : i + 20]) for i in range(0, len(texts), 20)]
+    return ",\n     ".join(lines)

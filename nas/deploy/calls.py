@@ -1,0 +1,241 @@
+"""One operator as C: its constants, and the statements that call its kernel."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.deploy import pack_conv, pack_depthwise
+from nas.deploy.c_text import integers, octets, words
+from nas.deploy.channels import channels_of
+from nas.hardware.program import Program
+from nas.network.integer import IntegerModel
+from nas.network.numerics import quantise_multiplier
+from nas.network.ops import (
+    Add,
+    Concat,
+    Conv2d,
+    DepthwiseConv2d,
+    Mul,
+    Op,
+    Pad,
+    Pool,
+    Reshape,
+    Shape,
+    Table,
+    size,
+    window_padding,
+)
+from nas.network.reference import add_factors, row_of
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Constant definitions and statements; `functions` are the kernels called, without prefix."""
+
+    constants: tuple[str, ...]
+    statements: tuple[str, ...]
+    functions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Emitter:
+    """What the rows below need of the whole: `at` gives a tensor's place in the arena `a`."""
+
+    model: IntegerModel
+    program: Program
+
+    def at(self, tensor: str, offset: int = 0) -> str:
+        """A tensor's place as a C expression."""
+        return f"a + {self.program.plan.offsets[tensor] + offset}"
+
+    def scratch(self, op: Op) -> str:
+        """The place of an operator's working memory."""
+        return f"a + {self.program.workspace.offsets.get(op.name, 0)}"
+
+    def shape(self, tensor: str) -> Shape:
+        """(height, width, channels) of a tensor."""
+        return self.model.graph.shapes[tensor]
+
+    def zero(self, tensor: str) -> int:
+        """Zero point of a tensor."""
+        return self.model.scales[tensor].zero_point
+
+
+def calls_of(emitter: Emitter, op: Op, name: str) -> Calls:
+    """The C of `op`, its constants named after `name`."""
+    return row_of(ROWS, op, "the C writer")(emitter, op, name)
+
+
+def _conv(e: Emitter, op: Conv2d, name: str) -> Calls:
+    channels = channels_of(e.model, op)
+    kernel = e.program.kernels[op.name]
+    packed = pack_conv.pack(channels.values, op.weight_bits, kernel.name.endswith("_wide"))
+    table = pack_conv.table(channels)
+    return _weighted(e, op, name, packed, table, ())
+
+
+def _depthwise(e: Emitter, op: DepthwiseConv2d, name: str) -> Calls:
+    channels = channels_of(e.model, op)
+    kernel = e.program.kernels[op.name]
+    packed = pack_depthwise.pack(channels.values, op.weight_bits)
+    table = pack_depthwise.table(channels)
+    extra = pack_depthwise.instance_arguments(kernel.instance)
+    return _weighted(e, op, name, packed, table, extra)
+
+
+def _weighted(
+    e: Emitter,
+    op: Conv2d | DepthwiseConv2d,
+    name: str,
+    weights: NDArray[np.uint32],
+    table: NDArray[np.int32],
+    extra: Sequence[str],
+) -> Calls:
+    source = e.shape(op.inputs[0])
+    out = e.shape(op.name)
+    padding = window_padding(op, source)
+    fields = [
+        f"{name}_weights",
+        f"{name}_table",
+        *source,
+        *out,
+        *op.kernel,
+        *op.stride,
+        padding[0][0],
+        padding[1][0],
+        e.zero(op.inputs[0]),
+        e.zero(op.name),
+    ]
+    kernel = function = e.program.kernels[op.name].name
+    arguments = [f"&{name}", e.at(op.inputs[0]), e.at(op.name), e.scratch(op), *extra]
+    clip, functions = _clip(e, op)
+    if op.name in e.program.workspace.staged_bytes:
+        arguments += [f"NAS({kernel})", str(weights.size), str(table.size)]
+        function, functions = "staged", (kernel, *functions)
+    return Calls(
+        (
+            words(f"{name}_weights", weights),
+            integers(f"{name}_table", table),
+            f"static const nas_conv {name} = {{{', '.join(map(str, fields))}}};",
+        ),
+        (f"NAS({function})({', '.join(arguments)});", *clip),
+        (function, *functions),
+    )
+
+
+def _clip(e: Emitter, op: Conv2d | DepthwiseConv2d) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A ReLU whose real zero is not -128: the kernels saturate at -128 by themselves."""
+    zero = e.zero(op.name)
+    if not op.relu or zero <= -128:
+        return (), ()
+    return (f"NAS(clip)({e.at(op.name)}, {zero}, {size(e.shape(op.name))});",), ("clip",)
+
+
+def _pool(e: Emitter, op: Pool, name: str) -> Calls:
+    _, width, channels = e.shape(op.inputs[0])
+    height_out, width_out, _ = e.shape(op.name)
+    fields = [width, channels, height_out, width_out, *op.kernel, *op.stride]
+    function = f"{op.function}_pool"
+    return Calls(
+        (f"static const nas_pool {name} = {{{', '.join(map(str, fields))}}};",),
+        (f"NAS({function})(&{name}, {e.at(op.inputs[0])}, {e.at(op.name)});",),
+        (function,),
+    )
+
+
+def _factor(value: float) -> str:
+    multiplier, shift = quantise_multiplier(value)
+    return f"{{{multiplier}, {shift}}}"
+
+
+def _add(e: Emitter, op: Add, name: str) -> Calls:
+    factors = ", ".join(map(_factor, add_factors(e.model, op)))
+    low = max(-128, e.zero(op.name)) if op.relu else -128
+    zeros = ", ".join(str(e.zero(tensor)) for tensor in (*op.inputs, op.name))
+    return Calls(
+        (f"static const nas_add {name} = {{{factors}, {zeros}, {low}}};",),
+        (_two_inputs(e, op, name, "add"),),
+        ("add",),
+    )
+
+
+def _mul(e: Emitter, op: Mul, name: str) -> Calls:
+    zeros = ", ".join(str(e.zero(tensor)) for tensor in (*op.inputs, op.name))
+    factor = _factor(float(e.model.factors(op)[0]))
+    return Calls(
+        (f"static const nas_mul {name} = {{{factor}, {zeros}}};",),
+        (_two_inputs(e, op, name, "mul"),),
+        ("mul",),
+    )
+
+
+def _two_inputs(e: Emitter, op: Add | Mul, name: str, function: str) -> str:
+    places = ", ".join(e.at(tensor) for tensor in (*op.inputs, op.name))
+    return f"NAS({function})(&{name}, {places}, {size(e.shape(op.name))});"
+
+
+def _concat(e: Emitter, op: Concat, name: str) -> Calls:
+    height, width, channels = e.shape(op.name)
+    statements, first = [], 0
+    for tensor in op.inputs:
+        part = e.shape(tensor)[2]
+        statements.append(
+            _copy(e.at(tensor), part, e.at(op.name, first), channels, part, height * width)
+        )
+        first += part
+    return Calls((), tuple(statements), ("copy_rows",))
+
+
+def _copy(x: str, x_stride: int, y: str, y_stride: int, row_bytes: int, rows: int) -> str:
+    if x_stride == y_stride == row_bytes:  # one run of bytes
+        x_stride = y_stride = row_bytes = row_bytes * rows
+        rows = 1
+    return f"NAS(copy_rows)({x}, {x_stride}, {y}, {y_stride}, {row_bytes}, {rows});"
+
+
+def _pad(e: Emitter, op: Pad, name: str) -> Calls:
+    height, width, channels = e.shape(op.inputs[0])
+    shape = e.shape(op.name)
+    row, out_row = width * channels, shape[1] * channels
+    first = op.padding[0] * out_row + op.padding[2] * channels
+    return Calls(
+        (),
+        (
+            f"NAS(fill)({e.at(op.name)}, {e.zero(op.name)}, {size(shape)});",
+            _copy(e.at(op.inputs[0]), row, e.at(op.name, first), out_row, row, height),
+        ),
+        ("fill", "copy_rows"),
+    )
+
+
+def _table(e: Emitter, op: Table, name: str) -> Calls:
+    count = size(e.shape(op.name))
+    return Calls(
+        (octets(f"{name}_table", np.asarray(e.model.table(op))),),
+        (f"NAS(look_up)({name}_table, {e.at(op.inputs[0])}, {e.at(op.name)}, {count});",),
+        ("look_up",),
+    )
+
+
+def _reshape(e: Emitter, op: Reshape, name: str) -> Calls:
+    x, y = e.at(op.inputs[0]), e.at(op.name)
+    if x == y:
+        return Calls((), (), ())
+    count = size(e.shape(op.name))
+    return Calls((), (_copy(x, count, y, count, count, 1),), ("copy_rows",))
+
+
+ROWS: dict[type[Op], Callable[[Emitter, Any, str], Calls]] = {
+    Conv2d: _conv,
+    DepthwiseConv2d: _depthwise,
+    Pool: _pool,
+    Add: _add,
+    Mul: _mul,
+    Concat: _concat,
+    Table: _table,
+    Pad: _pad,
+    Reshape: _reshape,
+}

@@ -1,0 +1,137 @@
+"""A planned graph as a program of kernel calls: what is scored, emitted, linked and measured.
+
+Which kernel runs an operator follows from the graph alone, so that a cost needs no weights.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from nas.deploy import pack_conv, pack_depthwise
+from nas.errors import UnsupportedOp
+from nas.hardware.memory import MemoryPlan
+from nas.hardware.workspace import Workspace, place_scratch
+from nas.network.graph import Graph
+from nas.network.ops import (
+    Add,
+    Concat,
+    Conv2d,
+    DepthwiseConv2d,
+    Mul,
+    Op,
+    Pad,
+    Pool,
+    Reshape,
+    Table,
+    size,
+)
+
+TILE = 4  # output positions that a convolution's kernel computes side by side
+STAGED_FROM = 2 * TILE  # positions from which weights are read often enough to be staged
+ADD_BYTES, MUL_BYTES, TABLE_BYTES = 28, 12, 256  # sizeof(nas_add), sizeof(nas_mul), entries
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The kernel of one operator.
+
+    Attributes:
+        name: of the C function, without the prefix.
+        weight_bytes: packed weights and constants that it reads.
+        scratch_bytes: working memory that it needs.
+        instance: sizes for which a copy of the kernel is assembled; () for none.
+    """
+
+    name: str
+    weight_bytes: int = 0
+    scratch_bytes: int = 0
+    instance: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph, its memory plan, the kernel of every operator and where their scratch lies."""
+
+    graph: Graph
+    plan: MemoryPlan
+    kernels: Mapping[str, Kernel]
+    workspace: Workspace
+
+    @cached_property
+    def ops(self) -> tuple[Op, ...]:
+        """The operators in the order in which they run."""
+        by_name = {op.name: op for op in self.graph.ops}
+        return tuple(by_name[name] for name in self.plan.order)
+
+
+def program_of(
+    graph: Graph, plan: MemoryPlan, flash_wait_states: int, staging_bytes: int = 0
+) -> Program:
+    """Chooses the kernels of a planned graph, places their scratch and decides what is staged.
+
+    Args:
+        flash_wait_states: without any, staging would gain nothing.
+        staging_bytes: RAM beyond what the graph needs anyway that staged weights may take.
+
+    Raises:
+        UnsupportedOp: an operator without a kernel.
+    """
+    kernels = {op.name: kernel_of(op, graph) for op in graph.ops}
+    scratch = {name: kernel.scratch_bytes for name, kernel in kernels.items()}
+    stageable = {}
+    if flash_wait_states > 0:
+        stageable = {
+            op.name: kernels[op.name].weight_bytes
+            for op in graph.ops
+            if isinstance(op, Conv2d) and size(graph.shapes[op.name][:2]) >= STAGED_FROM
+        }
+    workspace = place_scratch(graph, plan, scratch, stageable, staging_bytes)
+    return Program(graph, plan, kernels, workspace)
+
+
+def kernel_of(op: Op, graph: Graph) -> Kernel:
+    """The kernel that runs `op`.
+
+    Raises:
+        UnsupportedOp: an operator without a kernel.
+    """
+    if type(op) not in CHOICES:
+        raise UnsupportedOp(f"{op.name}: {type(op).__name__} has no kernel; add a row to CHOICES")
+    return CHOICES[type(op)](op, graph)
+
+
+def _conv(op: Conv2d, graph: Graph) -> Kernel:
+    inner = size(op.kernel) * graph.shapes[op.inputs[0]][2]
+    height, width, channels = graph.shapes[op.name]
+    wide = pack_conv.is_wide(inner, op.weight_bits)
+    kind = "conv" if height * width >= TILE else "fully_connected"
+    return Kernel(
+        f"{kind}_{op.weight_bits}{'_wide' if wide else ''}",
+        pack_conv.packed_bytes(inner, channels, op.weight_bits, wide),
+        pack_conv.scratch_bytes(inner),
+    )
+
+
+def _depthwise(op: DepthwiseConv2d, graph: Graph) -> Kernel:
+    shape, out = graph.shapes[op.inputs[0]], graph.shapes[op.name]
+    packed = pack_depthwise.packed_bytes(size(op.kernel), shape[2], op.weight_bits)
+    if pack_depthwise.is_3x3(op, shape):
+        scratch = pack_depthwise.scratch_bytes_3x3(shape)
+        name, instance = f"depthwise_3x3_{op.weight_bits}", (shape[1], shape[2])
+        return Kernel(name, packed, scratch, instance)
+    scratch = pack_depthwise.scratch_bytes(op, shape, out)
+    return Kernel(f"depthwise_{op.weight_bits}", packed, scratch)
+
+
+CHOICES: dict[type[Op], Callable[[Any, Graph], Kernel]] = {
+    Conv2d: _conv,
+    DepthwiseConv2d: _depthwise,
+    Pool: lambda op, graph: Kernel(f"{op.function}_pool"),
+    Add: lambda op, graph: Kernel("add", ADD_BYTES),
+    Mul: lambda op, graph: Kernel("mul", MUL_BYTES),
+    Concat: lambda op, graph: Kernel("concat"),
+    Table: lambda op, graph: Kernel("look_up", TABLE_BYTES),
+    Pad: lambda op, graph: Kernel("pad"),
+    Reshape: lambda op, graph: Kernel("reshape"),
+}

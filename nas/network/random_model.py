@@ -1,0 +1,65 @@
+"""Integer models of random numbers: for calibration and benchmarks, whose figures need no training.
+
+Scales are such that outputs use their range, as those of a trained model do.
+"""
+
+import numpy as np
+
+from nas.network.graph import Graph
+from nas.network.integer import IntegerModel, Scale, Weights
+from nas.network.numerics import Int8, weight_limit
+from nas.network.ops import Conv2d, DepthwiseConv2d, size
+from nas.network.ranges import non_negative_groups
+
+
+def with_random_numbers(
+    graph: Graph, rng: np.random.Generator, odd_zeros: bool = True
+) -> IntegerModel:
+    """Random scales, zero points, weights and biases for `graph`.
+
+    The weight scales are chosen so that an accumulator of ordinary size lands inside int8. With
+    `odd_zeros` some tensors without negative values have another zero point than -128, which is
+    legal and what no training here does.
+    """
+    groups, positive = graph.scale_groups, non_negative_groups(graph)
+    by_group: dict[str, Scale] = {}
+    for name in graph.shapes:
+        usual = positive[groups[name]] and not (odd_zeros and rng.random() < 0.3)
+        zero = -128 if usual else int(rng.integers(-30, 31))
+        by_group.setdefault(groups[name], Scale(_float32(rng.uniform(0.01, 0.04)), zero))
+    scales = {name: by_group[groups[name]] for name in graph.shapes}
+    weights = {}
+    for op in graph.ops:
+        if isinstance(op, Conv2d | DepthwiseConv2d):
+            weights[op.name] = _weights(graph, op, scales, rng)
+    return IntegerModel(graph, scales, weights)
+
+
+def _float32(value: float) -> float:
+    return float(np.float32(value))
+
+
+def _weights(
+    graph: Graph,
+    op: Conv2d | DepthwiseConv2d,
+    scales: dict[str, Scale],
+    rng: np.random.Generator,
+) -> Weights:
+    shape = graph.weight_shape(op)
+    assert shape is not None
+    limit = weight_limit(op.weight_bits)
+    values = rng.integers(-limit, limit + 1, shape).astype(np.int8)
+    channels = graph.shapes[op.name][-1]
+    taps = size(shape) // channels
+    spread = 74.0 * np.sqrt(taps) * max(1.0, limit / 1.7)  # of an accumulator
+    factor = 60.0 / spread * rng.uniform(0.5, 1.5, channels)
+    source, target = scales[op.inputs[0]].scale, scales[op.name].scale
+    bias = rng.normal(0.0, spread / 2, channels).round().astype(np.int32)
+    return Weights(values, (factor * target / source).astype(np.float32), bias)
+
+
+def random_inputs(graph: Graph, count: int, rng: np.random.Generator) -> dict[str, Int8]:
+    """`count` uniform int8 inputs of each modality."""
+    return {
+        i.name: rng.integers(-128, 128, (count, *i.shape)).astype(np.int8) for i in graph.inputs
+    }
