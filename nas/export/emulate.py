@@ -1,0 +1,281 @@
+"""Proof on the chip's own instructions: a candidate's C, linked, run on an emulated Cortex-M4.
+
+The folder `c/` as it lies on disk is compiled into a program inside the budget that the profile
+leaves, run with real inputs, and compared with the integer reference byte for byte. Bytes and
+instructions are measured; cycles are modelled (`nas.emulation.cycles`).
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas.deploy.toolchain import Compiler, Memory, compile_firmware
+from nas.emulation.emulator import Machine, Measurement
+from nas.errors import Mismatch
+from nas.hardware.cost import Cost, estimate
+from nas.hardware.memory import MemoryPlan
+from nas.hardware.profile import Profile
+from nas.hardware.program import Program, program_of
+from nas.network import reference
+from nas.network.integer import IntegerModel
+from nas.network.numerics import Int8
+from nas.network.ops import size
+
+PREFIX = "model"  # of every candidate's bundle
+ARENA = "firmware_arena"
+RUNTIME = "cortex-m4-emulated"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first byte at which the C and the reference part."""
+
+    operator: str
+    input: int
+    index: int
+    c: int
+    reference: int
+
+    def __str__(self) -> str:
+        return (
+            f"input {self.input}: {self.operator}, element {self.index}: the C gives {self.c}, the"
+            f" reference {self.reference}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the emulated chip showed of one candidate; the fields of verdict.json.
+
+    Attributes:
+        stack_bytes: high-water mark of the painted stack.
+        instructions: of one inference, exact.
+        modelled_cycles: of one inference at the profile's wait states.
+        core_cycles: of them those at 0 wait states.
+        data_misses: 8-byte reads from Flash that its data cache did not hold.
+        code_misses: the same for instructions.
+        difference: where C and reference part first; None when they do not.
+    """
+
+    id: str
+    runtime: str
+    inputs: int
+    outputs_compared: int
+    outputs_differing: int
+    predicted_ram_bytes: int
+    measured_ram_bytes: int
+    predicted_flash_bytes: int
+    measured_flash_bytes: int
+    stack_bytes: int
+    instructions: int
+    predicted_cycles: float
+    modelled_cycles: int
+    compiler: str
+    device: str
+    core_cycles: int
+    data_misses: int
+    code_misses: int
+    wait_states: int
+    difference: Difference | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as in verdict.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What candidates are compiled with and for; `cache` is a folder for compilers' own files."""
+
+    profile: Profile
+    compiler: Compiler
+    cache: Path
+
+
+def emulate(
+    name: str,
+    model: IntegerModel,
+    plan: MemoryPlan,
+    folder: Path,
+    inputs: Mapping[str, Int8],
+    bench: Bench,
+    staging_bytes: int = 0,
+) -> Verdict:
+    """Compiles the bundle in `folder`, runs it with `inputs`, and compares.
+
+    Args:
+        inputs: (n, height, width, channels) by modality.
+        staging_bytes: with which the bundle was written.
+
+    Raises:
+        BuildError: the compiler refuses, or the device's budget does not hold the program.
+        MachineFault: the program faults, as on a stack overflow.
+    """
+    program = program_of(model.graph, plan, bench.profile.flash_wait_states, staging_bytes)
+    expected = reference.run(model, inputs)
+    with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
+        elf = Path(scratch) / "firmware.elf"
+        memory = link(folder, program, bench, elf)
+        with Machine(elf, memory, has_fpu=bench.profile.has_fpu, cache=bench.cache) as machine:
+            got = _outputs(machine, program, inputs)
+            measured = _measure(machine, program, inputs)
+            statics, flash = machine.image.static_bytes, machine.image.flash_bytes
+    differing = int((got != expected).sum())
+    difference = None
+    if differing:
+        difference = find_difference(model, program, folder, inputs, bench)
+    cost = estimate(program, bench.profile)
+    return Verdict(
+        id=name,
+        runtime=RUNTIME,
+        inputs=len(got),
+        outputs_compared=got.size,
+        outputs_differing=differing,
+        difference=difference,
+        compiler=bench.compiler.version,
+        device=bench.profile.name,
+        **_figures(cost, measured, statics, flash, bench.profile.flash_wait_states),
+    )
+
+
+def _figures(
+    cost: Cost, measured: Measurement, statics: int, flash: int, wait_states: int
+) -> dict[str, Any]:
+    return {
+        "predicted_ram_bytes": cost.ram_bytes,
+        "measured_ram_bytes": statics + measured.stack_bytes,
+        "predicted_flash_bytes": cost.flash_bytes,
+        "measured_flash_bytes": flash,
+        "stack_bytes": measured.stack_bytes,
+        "instructions": measured.total.instructions,
+        "predicted_cycles": cost.cycles,
+        "modelled_cycles": measured.total.cycles_at(wait_states),
+        "core_cycles": measured.total.cycles,
+        "data_misses": measured.total.data_misses,
+        "code_misses": measured.total.code_misses,
+        "wait_states": wait_states,
+    }
+
+
+def link(
+    folder: Path, program: Program, bench: Bench, out: Path, defines: Sequence[str] = ()
+) -> Memory:
+    """Links the bundle in `folder` with an arena of its own, in exactly the profile's budget.
+
+    What the arena leaves of the RAM is the stack.
+    """
+    profile = bench.profile
+    words = -(-program.workspace.bytes // 4)
+    left = profile.ram_budget_bytes - 4 * words - 4 * len(defines)
+    memory = Memory(profile.flash_budget_bytes, profile.ram_budget_bytes, max(8, left // 8 * 8))
+    kernels = folder / "kernels"
+    sources = [folder / f"{PREFIX}.c", *sorted(kernels.glob("*.c")), *sorted(kernels.glob("*.S"))]
+    with resources.as_file(resources.files("nas.deploy") / "firmware" / "arena.c") as arena:
+        compile_firmware(
+            bench.compiler,
+            [arena, *sources],
+            out,
+            memory,
+            has_fpu=profile.has_fpu,
+            roots=[f"{PREFIX}_run", ARENA],
+            cache=bench.cache,
+            include=[folder],
+            defines=[f"ARENA_WORDS={words}", *defines],
+        )
+    return memory
+
+
+def _writes(
+    machine: Machine, program: Program, inputs: Mapping[str, Int8], row: int
+) -> list[tuple[int | str, bytes]]:
+    arena = machine.image.symbol(ARENA).address
+    return [
+        (arena + program.plan.offsets[i.name], inputs[i.name][row].tobytes())
+        for i in program.graph.inputs
+    ]
+
+
+def _outputs(machine: Machine, program: Program, inputs: Mapping[str, Int8]) -> Int8:
+    """(n, classes) logits of all inputs."""
+    output = program.graph.output
+    place = machine.image.symbol(ARENA).address + program.plan.offsets[output]
+    shape = program.graph.shapes[output]
+    rows = []
+    for row in range(len(next(iter(inputs.values())))):
+        returned = machine.run(
+            f"{PREFIX}_run",
+            (ARENA,),
+            writes=_writes(machine, program, inputs, row),
+            reads=[(place, size(shape))],
+        )
+        rows.append(np.frombuffer(returned.outputs[0], np.int8).reshape(shape))
+    return np.stack(rows)
+
+
+def _measure(machine: Machine, program: Program, inputs: Mapping[str, Int8]) -> Measurement:
+    return machine.measure(
+        f"{PREFIX}_run", (ARENA,), writes=_writes(machine, program, inputs, 0)
+    )
+
+
+def find_difference(
+    model: IntegerModel,
+    program: Program,
+    folder: Path,
+    inputs: Mapping[str, Int8],
+    bench: Bench,
+) -> Difference | None:
+    """Runs the program operator by operator to the first byte that differs; None if none does."""
+    with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
+        elf = Path(scratch) / "steps.elf"
+        memory = link(folder, program, bench, elf, [f"{PREFIX.upper()}_STEPS"])
+        with Machine(elf, memory, has_fpu=bench.profile.has_fpu, cache=bench.cache) as machine:
+            for row in range(len(next(iter(inputs.values())))):
+                one = {name: values[row : row + 1] for name, values in inputs.items()}
+                tensors = reference.trace(model, one)
+                found = _first_difference(machine, program, one, tensors, row)
+                if found is not None:
+                    return found
+    return None
+
+
+def _first_difference(
+    machine: Machine,
+    program: Program,
+    one: Mapping[str, Int8],
+    tensors: Mapping[str, Int8],
+    row: int,
+) -> Difference | None:
+    arena = machine.image.symbol(ARENA).address
+    for step, op in enumerate(program.ops, 1):
+        wanted = tensors[op.name].ravel()
+        returned = machine.run(
+            f"{PREFIX}_run",
+            (ARENA,),
+            writes=[
+                *_writes(machine, program, one, 0),
+                (f"{PREFIX}_steps", step.to_bytes(4, "little")),
+            ],
+            reads=[(arena + program.plan.offsets[op.name], wanted.size)],
+        )
+        got = np.frombuffer(returned.outputs[0], np.int8)
+        if (got != wanted).any():
+            index = int((got != wanted).argmax())
+            return Difference(op.name, row, index, int(got[index]), int(wanted[index]))
+    return None
+
+
+def require_emulated(verdicts: Sequence[Verdict]) -> None:
+    """Raises Mismatch for the first candidate whose C computes anything else than was scored."""
+    for verdict in verdicts:
+        if verdict.outputs_differing:
+            raise Mismatch(
+                f"{verdict.id}: {verdict.outputs_differing} of {verdict.outputs_compared} outputs of"
+                f" its C differ from the reference; {verdict.difference}; write the candidate again"
+                " with nas bundle, and report its folder if that does not help"
+            )
