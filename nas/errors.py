@@ -11,6 +11,8 @@
     ├── BudgetError       a device budget that no candidate can meet
     ├── RunError          a run folder that is missing, torn, or of another run
     ├── ToolMissing       a runtime that is not installed; the message holds the install line
+    ├── BuildError        C that a compiler refuses, or a program that its device does not hold
+    ├── MachineFault      a program that faults in the emulated device, or never ends
     └── Mismatch          two executions of one model that must be equal and are not
 
 A message says what, which value, which rule, and what to do about it, in that order, on one line.
@@ -59,6 +61,14 @@ class RunError(NasError):
 
 class ToolMissing(NasError):
     """A runtime that is not installed."""
+
+
+class BuildError(NasError):
+    """C that a compiler refuses, or a program that its device does not hold."""
+
+
+class MachineFault(NasError):
+    """A program that faults in the emulated device, or does not end."""
 
 
 class Mismatch(NasError):

@@ -1,0 +1,313 @@
+"""Compilers: C and assembly into a program for a Cortex-M4, or into something for this machine.
+
+The Cortex-M4's compiler is zig's of the package `ziglang` unless `--cc` names another. No library is
+linked, neither C's nor the compiler's own, unless asked for: what a model needs, it brings. Nothing is
+written but to the output's folder and to the cache that the caller names.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import string
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from nas.errors import BuildError, ToolMissing
+
+Family = Literal["zig", "gcc", "clang"]
+
+INSTALL = "pip install 'mcu-nas[emulate]'"
+FLASH_ORIGIN, RAM_ORIGIN = 0x0800_0000, 0x2000_0000
+MOST_ERROR_LINES = 6
+
+WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror")
+_TARGETS: dict[Family, tuple[tuple[str, ...], tuple[str, ...]]] = {  # without and with an FPU
+    "zig": (
+        ("-target", "thumb-freestanding-eabi", "-mcpu=cortex_m4"),
+        ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp"),
+    ),
+    "gcc": (
+        ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft"),
+        ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"),
+    ),
+    "clang": (
+        ("--target=arm-none-eabi", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft"),
+        (
+            *("--target=arm-none-eabi", "-mcpu=cortex-m4", "-mthumb"),
+            *("-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"),
+        ),
+    ),
+}
+_OPTIMISATION: dict[Family, tuple[str, ...]] = {
+    # zig keeps a frame pointer and checks arithmetic unless told otherwise.
+    "zig": ("-O2", "-fomit-frame-pointer", "-fno-sanitize=all"),
+    # The scheduler before register allocation spills what kernels keep in registers.
+    "gcc": ("-O2", "-fno-schedule-insns"),
+    "clang": ("-O2",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """A C compiler: `command` starts it, `version` is the first line of what it says of itself."""
+
+    command: tuple[str, ...]
+    family: Family
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a program may use: `stack_bytes`, a multiple of 8, are the lowest of `ram_bytes`."""
+
+    flash_bytes: int
+    ram_bytes: int
+    stack_bytes: int
+    flash_origin: int = FLASH_ORIGIN
+    ram_origin: int = RAM_ORIGIN
+
+
+def find_compiler(cc: str | None = None) -> Compiler:
+    """The Cortex-M4's compiler: what `cc` names, a path or a command, else zig, else the gcc wheel.
+
+    Raises:
+        ToolMissing: there is none.
+    """
+    if cc is not None:
+        return _named(cc)
+    for path in (_zig(), _gcc_wheel()):
+        if path is not None:
+            return _named(str(path))
+    raise ToolMissing(
+        f"ziglang: not installed, and needed to compile for the Cortex-M4: {INSTALL};"
+        " or name another compiler with --cc, such as arm-none-eabi-gcc"
+    )
+
+
+def find_host_compiler(cc: str | None = None) -> Compiler:
+    """The compiler for this machine: what `cc` names, else cc, gcc or clang, else zig.
+
+    Raises:
+        ToolMissing: there is none.
+    """
+    if cc is not None:
+        return _named(cc)
+    for command in ("cc", "gcc", "clang"):
+        if shutil.which(command):
+            return _named(command)
+    zig = _zig()
+    if zig is None:
+        raise ToolMissing(f"cc: no C compiler for this machine; {INSTALL} brings one")
+    return _named(str(zig))
+
+
+def compile_firmware(
+    compiler: Compiler,
+    sources: Sequence[Path],
+    out: Path,
+    memory: Memory,
+    *,
+    has_fpu: bool,
+    roots: Sequence[str],
+    cache: Path,
+    include: Sequence[Path] = (),
+    defines: Sequence[str] = (),
+    runtime: bool = False,
+) -> None:
+    """Compile .c and .S files with a start-up into the program `out`, an ELF file.
+
+    Args:
+        roots: functions and variables that are kept; all else goes that none of them uses.
+        cache: folder for the compiler's own files.
+        runtime: link the compiler's run-time library, as soft floats and 64-bit divisions need it.
+
+    Raises:
+        BuildError: the compiler refuses, or `memory` does not hold the program.
+    """
+    with tempfile.TemporaryDirectory(prefix="firmware-", dir=out.parent) as folder:
+        script = Path(folder) / "firmware.ld"
+        script.write_text(_linker_script(memory, roots))
+        with resources.as_file(resources.files("nas.deploy") / "firmware") as firmware:
+            files = [firmware / "start.c", firmware / "memory.c", *sources]
+            command = [
+                *_compile_command(compiler),
+                *_TARGETS[compiler.family][has_fpu],
+                *_OPTIMISATION[compiler.family],
+                *WARNINGS,
+                *("-ffreestanding", "-ffunction-sections", "-fdata-sections"),
+                *("-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
+                *(f"-I{path.absolute()}" for path in include),
+                *(f"-D{name}" for name in defines),
+                *(str(path.absolute()) for path in files),
+                *_link_options(compiler, has_fpu, runtime),
+                *("-T", str(script), "-o", str(out.absolute())),
+            ]
+            done = _run(compiler, command, cache)
+    if done.returncode:
+        raise BuildError(_does_not_fit(done.stderr, memory) or _refusal(compiler, done.stderr))
+
+
+def compile_host(
+    compiler: Compiler,
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    cache: Path,
+    include: Sequence[Path] = (),
+    defines: Sequence[str] = (),
+    shared: bool = False,
+    sanitize: bool = False,
+    optimisation: str = "-O2",
+) -> None:
+    """Compile for this machine: a program, or a library if `shared`.
+
+    `sanitize` makes the program stop at the first address error or undefined behaviour.
+
+    Raises:
+        BuildError: the compiler refuses.
+    """
+    checks = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
+    command = [
+        *_compile_command(compiler),
+        optimisation,
+        *WARNINGS,
+        *(("-shared", "-fPIC") if shared else ()),
+        *(checks if sanitize else ("-fno-sanitize=all",) if compiler.family == "zig" else ()),
+        *(f"-I{path.absolute()}" for path in include),
+        *(f"-D{name}" for name in defines),
+        *(str(path.absolute()) for path in sources),
+        *("-o", str(out.absolute())),
+    ]
+    done = _run(compiler, command, cache)
+    if done.returncode:
+        raise BuildError(_refusal(compiler, done.stderr))
+
+
+def _zig() -> Path | None:
+    spec = importlib.util.find_spec("ziglang")
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / ("zig.exe" if sys.platform == "win32" else "zig")
+    return path if path.exists() else None
+
+
+def _gcc_wheel() -> Path | None:
+    spec = importlib.util.find_spec("gcc_arm_none_eabi")
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / "toolchain" / "bin" / "arm-none-eabi-gcc"
+    return path if path.exists() else None
+
+
+@cache
+def _named(cc: str) -> Compiler:
+    path = shutil.which(cc)
+    if path is None and Path(cc).name == "zig" and (zig := _zig()):
+        path = str(zig)
+    if path is None:
+        raise ToolMissing(f"{cc}: no such compiler; give its path, or leave --cc out and {INSTALL}")
+    is_zig = Path(path).name.startswith("zig")
+    try:
+        said = subprocess.run(
+            [path, "version" if is_zig else "--version"],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise ToolMissing(f"{cc}: cannot be started: {error.strerror}") from None
+    first = (said.stdout.splitlines() or [""])[0].strip()
+    if said.returncode or not first:
+        raise ToolMissing(f"{cc}: does not say its version, so it is not a compiler known here")
+    family: Family = "zig" if is_zig else "clang" if "clang" in said.stdout else "gcc"
+    return Compiler((path,), family, f"zig {first}" if is_zig else first)
+
+
+def _compile_command(compiler: Compiler) -> list[str]:
+    return [*compiler.command, *(["cc"] if compiler.family == "zig" else [])]
+
+
+def _linker_script(memory: Memory, roots: Sequence[str]) -> str:
+    if memory.stack_bytes % 8 or not 0 < memory.stack_bytes < memory.ram_bytes:
+        raise BuildError(
+            f"stack of {memory.stack_bytes} bytes in {memory.ram_bytes} bytes of RAM: must be a"
+            " multiple of 8 that leaves room for variables"
+        )
+    text = (resources.files("nas.deploy") / "firmware" / "firmware.ld").read_text()
+
+    class Template(string.Template):
+        pattern = r"@(?:(?P<named>[A-Z_]+)@|(?P<braced>(?!))|(?P<escaped>(?!))|(?P<invalid>(?!)))"
+
+    return Template(text).substitute(
+        ROOTS=" ".join(roots),
+        FLASH_ORIGIN=hex(memory.flash_origin),
+        FLASH_BYTES=memory.flash_bytes,
+        STATICS_ORIGIN=hex(memory.ram_origin + memory.stack_bytes),
+        STATICS_BYTES=memory.ram_bytes - memory.stack_bytes,
+    )
+
+
+def _link_options(compiler: Compiler, has_fpu: bool, runtime: bool) -> list[str]:
+    options = ["-nostdlib", "-Wl,--gc-sections", "-Wl,-e,Reset_Handler"]
+    if compiler.family == "zig":
+        return options[1:] if runtime else options
+    if compiler.family == "clang":
+        options.append("-fuse-ld=lld")
+    if runtime:
+        options.append("-lgcc" if compiler.family == "gcc" else "-lclang_rt.builtins-arm")
+    return options
+
+
+def _run(
+    compiler: Compiler, command: Sequence[str], cache: Path
+) -> subprocess.CompletedProcess[str]:
+    environment = dict(os.environ)
+    if compiler.family == "zig":
+        cache.mkdir(parents=True, exist_ok=True)
+        for name in ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"):
+            environment[name] = str(cache.absolute() / "zig")
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        )
+    except OSError as error:
+        raise ToolMissing(f"{command[0]}: cannot be started: {error.strerror}") from None
+
+
+def _does_not_fit(output: str, memory: Memory) -> str | None:
+    excess = {
+        region: int(count)
+        for region, count in re.findall(
+            r"region ['`]?(FLASH|RAM)'?:? overflowed by (\d+) bytes", output
+        )
+    }
+    if "RAM" in excess:
+        return (
+            f"RAM of {memory.ram_bytes} bytes is {excess['RAM']} bytes too small for a stack of"
+            f" {memory.stack_bytes} bytes and the program's variables"
+        )
+    if "FLASH" in excess:
+        return f"Flash of {memory.flash_bytes} bytes is {excess['FLASH']} bytes too small"
+    return None
+
+
+def _refusal(compiler: Compiler, output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    first = [line for line in lines if re.search(r"error|undefined", line)] or lines
+    shown = "; ".join(first[:MOST_ERROR_LINES]) or "no message"
+    return f"{compiler.version} refuses the program: {shown}"

@@ -1,0 +1,137 @@
+"""A linked program: what is loaded where, and which bytes are whose."""
+
+import importlib
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from nas.deploy.toolchain import INSTALL
+from nas.errors import MachineFault, ToolMissing
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A function or a variable."""
+
+    name: str
+    address: int
+    size: int
+    is_function: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A linked program.
+
+    Attributes:
+        segments: address in Flash and bytes of each part that is loaded; variables' initial values
+            are at the address that the start-up copies them from.
+        symbols: by name.
+        sections: bytes of each section that takes Flash or RAM.
+        code: address and bytes of all instructions.
+        instructions: address and size of each stretch of `code` that is instructions, not data.
+        stack_top: where the stack begins, which is where the variables begin, too.
+        statics_end: the first address after the last variable.
+    """
+
+    segments: tuple[tuple[int, bytes], ...]
+    symbols: dict[str, Symbol]
+    sections: dict[str, int]
+    code: tuple[int, bytes]
+    instructions: tuple[tuple[int, int], ...]
+    stack_top: int
+    statics_end: int
+
+    @property
+    def flash_bytes(self) -> int:
+        """All that is loaded: code, constants and the variables' initial values, without holes."""
+        return sum(len(data) for _, data in self.segments)
+
+    @property
+    def static_bytes(self) -> int:
+        """RAM of all variables, without the stack."""
+        return self.statics_end - self.stack_top
+
+    def symbol(self, name: str) -> Symbol:
+        """The function or variable of that name.
+
+        Raises:
+            MachineFault: the program has none.
+        """
+        if name not in self.symbols:
+            raise MachineFault(f"{name}: the program has no such function or variable")
+        return self.symbols[name]
+
+    def function_at(self, address: int) -> str:
+        """The function that an instruction's address lies in, or the address where none does."""
+        functions = self.functions()
+        index = bisect_right([function.address for function in functions], address) - 1
+        if index < 0 or address >= functions[index].address + max(functions[index].size, 2):
+            return hex(address)
+        return functions[index].name
+
+    def functions(self) -> list[Symbol]:
+        """All functions by rising address."""
+        found = [symbol for symbol in self.symbols.values() if symbol.is_function]
+        return sorted(found, key=lambda symbol: symbol.address)
+
+
+def read_elf(path: Path) -> Image:
+    """Read a program that `compile_firmware` linked.
+
+    Raises:
+        ToolMissing: pyelftools is not installed.
+    """
+    try:
+        library: ModuleType = importlib.import_module("elftools.elf.elffile")
+    except ImportError as error:
+        raise ToolMissing(f"pyelftools cannot be loaded ({error}): {INSTALL}") from None
+    with path.open("rb") as file:
+        elf = library.ELFFile(file)
+        segments = tuple(
+            (segment["p_paddr"], segment.data())
+            for segment in elf.iter_segments()
+            if segment["p_type"] == "PT_LOAD" and segment["p_filesz"]
+        )
+        sections = {
+            section.name: section
+            for section in elf.iter_sections()
+            if section["sh_flags"] & 2 and section["sh_size"]  # SHF_ALLOC
+        }
+        symbols = [
+            (symbol.name, symbol["st_value"], symbol["st_size"], symbol["st_info"]["type"])
+            for symbol in elf.get_section_by_name(".symtab").iter_symbols()
+            if symbol.name
+        ]
+        code = (sections[".text"]["sh_addr"], sections[".text"].data())
+        sizes = {name: section["sh_size"] for name, section in sections.items()}
+    found = {
+        name: Symbol(name, value & ~1 if kind == "STT_FUNC" else value, size, kind == "STT_FUNC")
+        for name, value, size, kind in symbols
+        if not name.startswith("$")
+    }
+    marks = sorted({(value, name[:2]) for name, value, _, _ in symbols if name[:2] in ("$t", "$d")})
+    return Image(
+        segments,
+        found,
+        sizes,
+        code,
+        _stretches(marks, code),
+        found["firmware_stack_top"].address,
+        found["firmware_bss_end"].address,
+    )
+
+
+def _stretches(
+    marks: list[tuple[int, str]], code: tuple[int, bytes]
+) -> tuple[tuple[int, int], ...]:
+    """What the marks that assemblers leave say is Thumb code, within `code`."""
+    end = code[0] + len(code[1])
+    inside = [(address, kind) for address, kind in marks if code[0] <= address < end]
+    ends = [address for address, _ in inside[1:]] + [end]
+    return tuple(
+        (address, stop - address)
+        for (address, kind), stop in zip(inside, ends, strict=True)
+        if kind == "$t" and stop > address
+    )
