@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.deploy import pack_conv, pack_depthwise
+from nas.deploy import pack_conv, pack_depthwise, packing
 from nas.deploy.c_text import integers, octets, words
 from nas.deploy.channels import channels_of
 from nas.hardware.program import Program
@@ -71,8 +71,7 @@ def calls_of(emitter: Emitter, op: Op, name: str) -> Calls:
 
 def _conv(e: Emitter, op: Conv2d, name: str) -> Calls:
     channels = channels_of(e.model, op)
-    kernel = e.program.kernels[op.name]
-    packed = pack_conv.pack(channels.values, op.weight_bits, kernel.name.endswith("_wide"))
+    packed = packing.pack(channels.values, op.kernel[0], op.weight_bits)
     table = pack_conv.table(channels)
     return _weighted(e, op, name, packed, table, ())
 

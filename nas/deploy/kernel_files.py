@@ -1,7 +1,7 @@
 """Which files of the kernel library some kernels need: found in the files themselves.
 
-A file defines `NAS(name)` as a function or as a label, and may mention others; headers and included
-bodies come along. So no list can fall behind the library.
+A file defines `NAS(name)` as a function, or as the NAME of an assembled body, and may mention
+others; headers and included bodies come along. So no list can fall behind the library.
 """
 
 import re
@@ -11,7 +11,9 @@ from importlib import resources
 
 from nas.errors import UnsupportedOp
 
-_DEFINES = re.compile(r"^(?:[a-z][\w *]*?\bNAS\((\w+)\)\([^;{]*\)\s*\{|NAS\((\w+)\):)", re.M)
+_DEFINES = re.compile(
+    r"^(?:[a-z][\w *]*?\bNAS\((\w+)\)\([^;{]*\)\s*\{|#define NAME NAS\((\w+)\)$)", re.M
+)
 _MENTIONS = re.compile(r"\bNAS\((\w+)\)")
 _INCLUDES = re.compile(r'^#\s*include "([\w.]+)"', re.M)
 GENERATED = {"names.h"}  # written for each bundle

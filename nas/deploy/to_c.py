@@ -49,7 +49,7 @@ def to_c(
         UnsupportedOp: an operator that the C writer does not know.
     """
     emitter = Emitter(model, program)
-    names = identifiers(op.name for op in program.ops)
+    names = {op: f"op_{name}" for op, name in identifiers(o.name for o in program.ops).items()}
     calls = [calls_of(emitter, op, names[op.name]) for op in program.ops]
     lines = [f'#include "{prefix}.h"', "", '#include "kernels/kernels.h"']
     for call in calls:

@@ -218,9 +218,7 @@ def _outputs(machine: Machine, program: Program, inputs: Mapping[str, Int8]) -> 
 
 
 def _measure(machine: Machine, program: Program, inputs: Mapping[str, Int8]) -> Measurement:
-    return machine.measure(
-        f"{PREFIX}_run", (ARENA,), writes=_writes(machine, program, inputs, 0)
-    )
+    return machine.measure(f"{PREFIX}_run", (ARENA,), writes=_writes(machine, program, inputs, 0))
 
 
 def find_difference(

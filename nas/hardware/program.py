@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from nas.deploy import pack_conv, pack_depthwise
+from nas.deploy import pack_conv, pack_depthwise, packing
 from nas.errors import UnsupportedOp
 from nas.hardware.memory import MemoryPlan
 from nas.hardware.workspace import Workspace, place_scratch
@@ -25,6 +25,7 @@ from nas.network.ops import (
     Reshape,
     Table,
     size,
+    window_padding,
 )
 
 TILE = 4  # output positions that a convolution's kernel computes side by side
@@ -102,14 +103,16 @@ def kernel_of(op: Op, graph: Graph) -> Kernel:
 
 
 def _conv(op: Conv2d, graph: Graph) -> Kernel:
-    inner = size(op.kernel) * graph.shapes[op.inputs[0]][2]
-    height, width, channels = graph.shapes[op.name]
-    wide = pack_conv.is_wide(inner, op.weight_bits)
-    kind = "conv" if height * width >= TILE else "fully_connected"
+    shape, (height, width, channels) = graph.shapes[op.inputs[0]], graph.shapes[op.name]
+    row = op.kernel[1] * shape[2]
+    inner = op.kernel[0] * row
+    tiled = height * width >= TILE
+    padded = any(map(sum, window_padding(op, shape)))
+    wide = "_wide" if packing.is_wide(inner, op.weight_bits) else ""
     return Kernel(
-        f"{kind}_{op.weight_bits}{'_wide' if wide else ''}",
-        pack_conv.packed_bytes(inner, channels, op.weight_bits, wide),
-        pack_conv.scratch_bytes(inner),
+        f"{'conv' if tiled else 'fully_connected'}_{op.weight_bits}{wide}",
+        packing.packed_bytes(inner, channels, op.weight_bits) + pack_conv.table_bytes(channels),
+        pack_conv.scratch_bytes(inner, row, op.kernel[0], padded, tiled),
     )
 
 

@@ -1,0 +1,5 @@
+"""stub"""
+
+
+def instance_arguments(i):
+    return ()
