@@ -17,7 +17,6 @@ Flash adds its wait states for each 8 bytes missing in a cache of 8 lines of 32 
 32 such lines for instructions, both replaced by least recent use and without prefetch.
 """
 
-import importlib
 import struct
 from collections.abc import Callable
 from functools import cache
@@ -184,8 +183,8 @@ def _numbers(library: ModuleType) -> dict[int, int]:
 @cache
 def _disassembler() -> tuple[Callable[[bytes], Any], ModuleType]:
     try:
-        library = importlib.import_module("capstone")
-        importlib.import_module("capstone.arm")
+        import capstone as library
+        import capstone.arm
     except ImportError as error:
         raise ToolMissing(f"capstone cannot be loaded ({error}): {INSTALL}") from None
     engine = library.Cs(library.CS_ARCH_ARM, library.CS_MODE_THUMB | library.CS_MODE_MCLASS)

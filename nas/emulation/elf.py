@@ -1,10 +1,8 @@
 """A linked program: what is loaded where, and which bytes are whose."""
 
-import importlib
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from nas.deploy.toolchain import INSTALL
 from nas.errors import MachineFault, ToolMissing
@@ -84,11 +82,11 @@ def read_elf(path: Path) -> Image:
         ToolMissing: pyelftools is not installed.
     """
     try:
-        library: ModuleType = importlib.import_module("elftools.elf.elffile")
+        from elftools.elf.elffile import ELFFile
     except ImportError as error:
         raise ToolMissing(f"pyelftools cannot be loaded ({error}): {INSTALL}") from None
     with path.open("rb") as file:
-        elf = library.ELFFile(file)
+        elf = ELFFile(file)
         segments = tuple(
             (segment["p_paddr"], segment.data())
             for segment in elf.iter_segments()

@@ -262,7 +262,9 @@ def _error(facts: Mapping[str, Any], image: Image, memory: Memory) -> MachineFau
     lowest = memory.ram_origin
     what = facts["reason"]
     if "address" in facts:
-        what = f"{facts['access']} of {facts['size']} bytes at {address:#x}, where no memory allows it"
+        what = (
+            f"{facts['access']} of {facts['size']} bytes at {address:#x}, where no memory allows it"
+        )
     overflow = facts["sp"] < lowest or lowest - 4096 <= facts.get("address", 0) < lowest
     if overflow:
         size = image.stack_top - lowest

@@ -142,7 +142,10 @@ class Machine:
 
     def _check_edges(self) -> None:
         """Pages are larger than what the program was given: what is past its variables is as it was."""
-        start, end = self.program.statics[1], self.program.ram[0] + _whole_pages(self.program.ram[1])
+        start, end = (
+            self.program.statics[1],
+            self.program.ram[0] + _whole_pages(self.program.ram[1]),
+        )
         past = bytes(self.engine.mem_read(start, end - start))
         left = past.lstrip(self.paint)
         if left:
@@ -189,6 +192,7 @@ class Session:
         try:
             result, outputs = call.run(self.machine)
         except Fault as fault:
+            self.machine = Machine(self.program)  # the one that faulted is of no more use
             _explained(lambda probe: call.run(Machine(self.program, probe=probe)), fault)
             raise
         return {"result": result, "stack_bytes": self.machine.stack_used()}, outputs
@@ -263,14 +267,18 @@ class Meter:
 def _explained(attempt: Callable[[bool], _T], fault: Fault | None = None) -> _T:
     """Run `attempt`; if it faults, again with the hook that tells which access was the invalid one."""
     try:
-        return attempt(fault is not None)
+        if fault is None:
+            return attempt(False)
     except Fault as found:
-        if fault is None and found.facts["kind"] == "trap":
-            return _explained(attempt, found)
-        raise
+        fault = found
+    if fault.facts["kind"] == "trap":
+        attempt(True)
+    raise fault
 
 
-def _answer(session: Session | None, header: dict[str, Any], blobs: list[bytes]) -> tuple[Session, tuple[dict[str, object], list[bytes]]]:
+def _answer(
+    session: Session | None, header: dict[str, Any], blobs: list[bytes]
+) -> tuple[Session, tuple[dict[str, object], list[bytes]]]:
     if session is None:
         return Session(header, blobs), ({}, [])
     call = Call(
