@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nas.deploy.toolchain import INSTALL
 from nas.errors import MachineFault, ToolMissing
@@ -97,9 +98,10 @@ def read_elf(path: Path) -> Image:
             for section in elf.iter_sections()
             if section["sh_flags"] & 2 and section["sh_size"]  # SHF_ALLOC
         }
+        listed: Any = elf.get_section_by_name(".symtab")
         symbols = [
             (symbol.name, symbol["st_value"], symbol["st_size"], symbol["st_info"]["type"])
-            for symbol in elf.get_section_by_name(".symtab").iter_symbols()
+            for symbol in listed.iter_symbols()
             if symbol.name
         ]
         code = (sections[".text"]["sh_addr"], sections[".text"].data())
