@@ -6,7 +6,7 @@
 PYTHON ?= python3
 PYTHON_OF_TFLITE_RUNTIME ?= python3.11
 VENV ?= .venv
-EXTRAS ?= demo,tflm,test
+EXTRAS ?= demo,tflm,emulate,test
 READY = $(VENV)/.ready-$(shell (echo $(EXTRAS); cat pyproject.toml constraints.txt) | cksum | cut -d' ' -f1)
 
 .PHONY: setup search test check tflite-runtime clean

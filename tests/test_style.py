@@ -32,8 +32,14 @@ CONFINED = {
     "plotly": {"page"},
     "pandas": {"recordings"},
     "rich": {"progress", "tables"},
+    "unicorn": {"machine"},
+    "capstone": {"cycles"},
+    "elftools": {"elf"},
 }
-LAZY = {("workers", "torch"), ("teacher_training", "onnxruntime")}  # only inside functions
+LAZY = {  # only inside functions
+    *{("workers", "torch"), ("teacher_training", "onnxruntime")},
+    *{("machine", "unicorn"), ("cycles", "capstone"), ("elf", "elftools")},
+}
 EVERYWHERE = {"nas", "numpy"}
 
 

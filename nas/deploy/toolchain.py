@@ -1,15 +1,14 @@
 """Compilers: C and assembly into a program for a Cortex-M4, or into something for this machine.
 
-The Cortex-M4's compiler is zig's of the package `ziglang` unless `--cc` names another. No library is
-linked, neither C's nor the compiler's own, unless asked for: what a model needs, it brings. Nothing is
-written but to the output's folder and to the cache that the caller names.
+The Cortex-M4's compiler is zig's, of the package `ziglang`, unless `--cc` names another. No library
+is linked, neither C's nor the compiler's own, unless asked for: what a model needs, it brings.
+Nothing is written but to the output's folder and to the cache that the caller names.
 """
 
 import importlib.util
 import os
 import re
 import shutil
-import string
 import subprocess
 import sys
 import tempfile
@@ -243,17 +242,15 @@ def _linker_script(memory: Memory, roots: Sequence[str]) -> str:
             " multiple of 8 that leaves room for variables"
         )
     text = (resources.files("nas.deploy") / "firmware" / "firmware.ld").read_text()
-
-    class Template(string.Template):
-        pattern = r"@(?:(?P<named>[A-Z_]+)@|(?P<braced>(?!))|(?P<escaped>(?!))|(?P<invalid>(?!)))"
-
-    return Template(text).substitute(
-        ROOTS=" ".join(roots),
-        FLASH_ORIGIN=hex(memory.flash_origin),
-        FLASH_BYTES=memory.flash_bytes,
-        STATICS_ORIGIN=hex(memory.ram_origin + memory.stack_bytes),
-        STATICS_BYTES=memory.ram_bytes - memory.stack_bytes,
-    )
+    values = {
+        "ROOTS": " ".join(roots),
+        "ROOT_CHECKS": "\n".join(f'ASSERT(DEFINED({name}), "{name} is missing")' for name in roots),
+        "FLASH_ORIGIN": hex(memory.flash_origin),
+        "FLASH_BYTES": str(memory.flash_bytes),
+        "STATICS_ORIGIN": hex(memory.ram_origin + memory.stack_bytes),
+        "STATICS_BYTES": str(memory.ram_bytes - memory.stack_bytes),
+    }
+    return re.sub("@([A-Z_]+)@", lambda match: values[match[1]], text)
 
 
 def _link_options(compiler: Compiler, has_fpu: bool, runtime: bool) -> list[str]:

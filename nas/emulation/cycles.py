@@ -1,23 +1,23 @@
 """What each instruction of a program costs on a Cortex-M4, as a table for `hook.c`.
 
-The rules are Arm's published timings, with no constant fitted; on the eight programs of MLPerf Tiny
-that are known both as source and as silicon they come within 10 %:
+The rules are Arm's published timings, with no constant fitted; on the programs of MLPerf Tiny that
+are known both as source and as silicon they come within 10 %:
 
-    1       arithmetic, multiplications of all kinds, IT; an instruction that IT skips
-    2       a load; 1 straight after another load or store with which it pairs. Loads and stores whose base is
-            written back do not pair, nor does one whose address is the load before it
-    1       a store at a constant offset; 2 at a register's, or 1 straight after a load
-    1 + n   loads and stores of n words; a pair of registers is 2 words
-    7       divisions (2 to 12 in truth); 14 of floats; 3 a float's multiply-accumulate; other floats 1
-    + 1     an address that the arithmetic just before has computed
-    + 2     a taken branch; + 1 if its target is 4 bytes and not aligned to 4; + 1 if it reads a table
-    + 1     an unaligned half-word, or word at 2; + 2 a word at an odd address
+    1      arithmetic, multiplications of all kinds, IT; an instruction that an IT skips
+    2      a load; 1 straight after another load that it pairs with: not if its address is what that
+           one loads, nor if either writes its base back
+    1      a store; 2 if its address is the sum of two registers and no load pairs with it
+    1 + n  loads and stores of n words at once, also of a pair of registers
+    7      divisions (2 to 12 in truth); 14 those of floats, 3 floats' multiply-accumulate, 1 others
+    + 1    an address that the arithmetic just before has computed
+    + 2    a taken branch; + 1 if its target is 4 bytes and not at a multiple of 4; + 1 from a table
+    + 1    an unaligned half-word, or a word at an even address; + 2 a word at an odd one
 
-Flash adds its wait states for each 8 bytes missing in a cache of 8 lines of 32 bytes for data and in one of
-32 such lines for instructions, both replaced by least recent use and without prefetch.
+Flash adds its wait states for each 8 bytes that are missing in a cache of 8 lines of 32 bytes for
+data, or in one of 32 such lines for instructions; the least recently used line goes, and nothing is
+fetched ahead.
 """
 
-import importlib
 import struct
 from collections.abc import Callable
 from functools import cache
@@ -39,10 +39,12 @@ ROW = struct.Struct("<H8BHHHi")
 _EMPTY = bytes(ROW.size)
 
 _WIDTHS = {
-    **{"ldr": 4, "ldrh": 2, "ldrsh": 2, "ldrb": 1, "ldrsb": 1, "ldrd": 4, "tbb": 1, "tbh": 2},
-    **{"str": 4, "strh": 2, "strb": 1, "strd": 4},
-    **dict.fromkeys(("ldm", "ldmdb", "pop", "stm", "stmdb", "push"), 4),
-    **dict.fromkeys(("vldr", "vstr", "vldmia", "vldmdb", "vpop", "vstmia", "vstmdb", "vpush"), 4),
+    **dict.fromkeys(("ldrb", "ldrsb", "strb", "tbb"), 1),
+    **dict.fromkeys(("ldrh", "ldrsh", "strh", "tbh"), 2),
+    **dict.fromkeys(("ldr", "ldrd", "ldm", "ldmdb", "pop"), 4),
+    **dict.fromkeys(("str", "strd", "stm", "stmdb", "push"), 4),
+    **dict.fromkeys(("vldr", "vldmia", "vldmdb", "vpop"), 4),
+    **dict.fromkeys(("vstr", "vstmia", "vstmdb", "vpush"), 4),
 }
 _SINGLE = {"ldr", "ldrh", "ldrsh", "ldrb", "ldrsb", "str", "strh", "strb", "vldr", "vstr"}
 _ADDED = {"vmla", "vmls", "vnmla", "vnmls", "vfma", "vfms", "vfnma", "vfnms"}
@@ -105,6 +107,8 @@ def decode(encoding: bytes) -> bytes | None:
             flags |= PAIRS
         if name not in _SINGLE or name[0] == "v":
             flags |= 0 if name.startswith("tb") else ALIGNED
+    elif name.startswith(("ld", "st", "vld", "vst", "fld", "fst", "pld")):
+        raise MachineFault(f"{name}: the cycle model has no cost for this instruction")
     elif results & 0x7FFF and not _is_branch(found, library):
         flags |= COMPUTES
     if name in ("tbb", "tbh"):
@@ -115,7 +119,7 @@ def decode(encoding: bytes) -> bytes | None:
             library.arm.ARM_CC_INVALID,
         )
         flags |= JUMPS if conditional else JUMPS | ALWAYS
-    if results & 1 << 13:
+    if results & 1 << 13 or name in ("vpush", "vpop"):
         flags |= MOVES_STACK
     return ROW.pack(
         *(flags, len(encoding), cost, paired or cost, base, index, shift, width, words),
@@ -162,7 +166,7 @@ def _doubles(library: ModuleType, registers: list[int]) -> int:
 
 
 def _is_branch(found: Any, library: ModuleType) -> bool:
-    return found.group(library.CS_GRP_JUMP) or found.group(library.CS_GRP_CALL)
+    return any(found.group(group) for group in (library.CS_GRP_JUMP, library.CS_GRP_CALL))
 
 
 def _mask(library: ModuleType, registers: list[int]) -> int:
@@ -184,8 +188,8 @@ def _numbers(library: ModuleType) -> dict[int, int]:
 @cache
 def _disassembler() -> tuple[Callable[[bytes], Any], ModuleType]:
     try:
-        library = importlib.import_module("capstone")
-        importlib.import_module("capstone.arm")
+        import capstone as library
+        import capstone.arm
     except ImportError as error:
         raise ToolMissing(f"capstone cannot be loaded ({error}): {INSTALL}") from None
     engine = library.Cs(library.CS_ARCH_ARM, library.CS_MODE_THUMB | library.CS_MODE_MCLASS)

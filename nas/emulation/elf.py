@@ -1,10 +1,9 @@
 """A linked program: what is loaded where, and which bytes are whose."""
 
-import importlib
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from nas.deploy.toolchain import INSTALL
 from nas.errors import MachineFault, ToolMissing
@@ -84,11 +83,11 @@ def read_elf(path: Path) -> Image:
         ToolMissing: pyelftools is not installed.
     """
     try:
-        library: ModuleType = importlib.import_module("elftools.elf.elffile")
+        from elftools.elf.elffile import ELFFile
     except ImportError as error:
         raise ToolMissing(f"pyelftools cannot be loaded ({error}): {INSTALL}") from None
     with path.open("rb") as file:
-        elf = library.ELFFile(file)
+        elf = ELFFile(file)
         segments = tuple(
             (segment["p_paddr"], segment.data())
             for segment in elf.iter_segments()
@@ -99,9 +98,10 @@ def read_elf(path: Path) -> Image:
             for section in elf.iter_sections()
             if section["sh_flags"] & 2 and section["sh_size"]  # SHF_ALLOC
         }
+        listed: Any = elf.get_section_by_name(".symtab")
         symbols = [
             (symbol.name, symbol["st_value"], symbol["st_size"], symbol["st_info"]["type"])
-            for symbol in elf.get_section_by_name(".symtab").iter_symbols()
+            for symbol in listed.iter_symbols()
             if symbol.name
         ]
         code = (sections[".text"]["sh_addr"], sections[".text"].data())

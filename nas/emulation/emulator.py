@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self, cast
 
 import numpy as np
 
@@ -79,8 +79,8 @@ class Measurement:
 class Machine:
     """An emulated Cortex-M4 that holds one program; to be used as a context manager.
 
-    Memory is exactly `memory`'s, filled with 0xA5; the start-up has run. The cache folder holds the compiled
-    hook that measures.
+    Memory is exactly `memory`'s, filled with 0xA5; the start-up has run. The cache folder holds the
+    compiled hook that measures.
     """
 
     def __init__(self, program: Path, memory: Memory, *, has_fpu: bool, cache: Path) -> None:
@@ -94,13 +94,17 @@ class Machine:
         self.memory, self._cache, self._table = memory, cache, b""
         root = str(Path(nas.__file__).parents[1])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by close()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "nas.emulation.machine"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+        self._to, self._from = (
+            cast(BinaryIO, self._process.stdin),
+            cast(BinaryIO, self._process.stdout),
         )
         try:
             image = self.image
@@ -214,10 +218,9 @@ class Machine:
     def _ask(
         self, header: dict[str, object], blobs: Sequence[bytes]
     ) -> tuple[dict[str, Any], list[bytes]]:
-        assert self._process.stdin is not None and self._process.stdout is not None
         try:
-            send(self._process.stdin, header, blobs)
-            reply, data = receive(self._process.stdout)
+            send(self._to, header, blobs)
+            reply, data = receive(self._from)
         except (EOFError, OSError):
             status = self._process.wait()
             self._errors.seek(0)
@@ -241,8 +244,8 @@ def _error(facts: Mapping[str, Any], image: Image, memory: Memory) -> MachineFau
     kind = facts["kind"]
     if kind == "differs":
         return Mismatch(
-            "the measured run and the one before differ: the program reads memory that it never wrote,"
-            " or measuring disturbs it"
+            "the measured run and the one before differ: the program reads memory that it never"
+            " wrote, or measuring disturbs it"
         )
     at = f" in {image.function_at(facts['pc'])} (pc {facts['pc']:#x})" if "pc" in facts else ""
     address = facts.get("address", 0)
@@ -262,7 +265,9 @@ def _error(facts: Mapping[str, Any], image: Image, memory: Memory) -> MachineFau
     lowest = memory.ram_origin
     what = facts["reason"]
     if "address" in facts:
-        what = f"{facts['access']} of {facts['size']} bytes at {address:#x}, where no memory allows it"
+        what = (
+            f"{facts['access']} of {facts['size']} bytes at {address:#x}, where no memory allows it"
+        )
     overflow = facts["sp"] < lowest or lowest - 4096 <= facts.get("address", 0) < lowest
     if overflow:
         size = image.stack_top - lowest

@@ -1,9 +1,9 @@
 """The process that holds the emulated Cortex-M4: `python -m nas.emulation.machine`.
 
-The only module that imports Unicorn, whose licence is the GPL 2; others talk to it through its standard
-input and output, in the messages of `wire`. Flash, RAM and the core's own registers are all the memory
-there is. No hook runs but in a measured run, on instructions, and in a repetition that finds out what a
-fault was: Unicorn's hooks on memory change what some programs compute.
+The only module that imports Unicorn, whose licence is the GPL 2; others talk to it through its
+standard input and output, in the messages of `wire`. Flash, RAM and the core's own registers are all
+the memory there is. Hooks only run in a measured run, on instructions, and in a repetition that
+finds out what a fault was: Unicorn's hooks on memory change what some programs compute.
 """
 
 import ctypes
@@ -141,8 +141,9 @@ class Machine:
         return False
 
     def _check_edges(self) -> None:
-        """Pages are larger than what the program was given: what is past its variables is as it was."""
-        start, end = self.program.statics[1], self.program.ram[0] + _whole_pages(self.program.ram[1])
+        """Raise Fault if anything past the program's variables, to the last page's end, changed."""
+        start = self.program.statics[1]
+        end = self.program.ram[0] + _whole_pages(self.program.ram[1])
         past = bytes(self.engine.mem_read(start, end - start))
         left = past.lstrip(self.paint)
         if left:
@@ -176,11 +177,13 @@ class Session:
 
     def __init__(self, header: dict[str, Any], blobs: list[bytes]) -> None:
         self.program = Program(
-            *(tuple(header[name]) for name in ("flash", "ram", "statics")),
-            header["entry"],
-            header["main"],
-            header["has_fpu"],
-            list(zip(header["addresses"], blobs, strict=True)),
+            flash=tuple(header["flash"]),
+            ram=tuple(header["ram"]),
+            statics=tuple(header["statics"]),
+            entry=header["entry"],
+            main=header["main"],
+            has_fpu=header["has_fpu"],
+            segments=list(zip(header["addresses"], blobs, strict=True)),
         )
         self.machine = _explained(lambda probe: Machine(self.program, probe=probe))
 
@@ -189,6 +192,7 @@ class Session:
         try:
             result, outputs = call.run(self.machine)
         except Fault as fault:
+            self.machine = Machine(self.program)  # the one that faulted is of no more use
             _explained(lambda probe: call.run(Machine(self.program, probe=probe)), fault)
             raise
         return {"result": result, "stack_bytes": self.machine.stack_used()}, outputs
@@ -198,7 +202,7 @@ class Session:
     ) -> tuple[dict[str, object], list[bytes]]:
         """Run a call on two fresh machines, the second one measured; their outputs must be equal.
 
-        Their memory is filled with different bytes, so a program that reads what it never wrote shows.
+        Their memory is filled with different bytes: a program shows that reads what it never wrote.
         """
         plain = _explained(lambda probe: Machine(self.program, probe=probe))
         expected = _explained(lambda probe: call.run(plain))
@@ -261,16 +265,20 @@ class Meter:
 
 
 def _explained(attempt: Callable[[bool], _T], fault: Fault | None = None) -> _T:
-    """Run `attempt`; if it faults, again with the hook that tells which access was the invalid one."""
+    """Run `attempt`; if it traps, again with the hook that tells which access was invalid."""
     try:
-        return attempt(fault is not None)
+        if fault is None:
+            return attempt(False)
     except Fault as found:
-        if fault is None and found.facts["kind"] == "trap":
-            return _explained(attempt, found)
-        raise
+        fault = found
+    if fault.facts["kind"] == "trap":
+        attempt(True)
+    raise fault
 
 
-def _answer(session: Session | None, header: dict[str, Any], blobs: list[bytes]) -> tuple[Session, tuple[dict[str, object], list[bytes]]]:
+def _answer(
+    session: Session | None, header: dict[str, Any], blobs: list[bytes]
+) -> tuple[Session, tuple[dict[str, object], list[bytes]]]:
     if session is None:
         return Session(header, blobs), ({}, [])
     call = Call(

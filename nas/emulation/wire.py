@@ -3,7 +3,7 @@
 import json
 import struct
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 def send(stream: BinaryIO, header: dict[str, object], blobs: Sequence[bytes] = ()) -> None:
@@ -15,7 +15,7 @@ def send(stream: BinaryIO, header: dict[str, object], blobs: Sequence[bytes] = (
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> tuple[dict[str, object], list[bytes]]:
+def receive(stream: BinaryIO) -> tuple[dict[str, Any], list[bytes]]:
     """Read one message.
 
     Raises:
