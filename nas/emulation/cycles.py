@@ -19,7 +19,7 @@ fetched ahead.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -36,6 +36,7 @@ LOAD, STORE, PAIRS, COMPUTES, JUMPS, ALWAYS, MOVES_STACK, ALIGNED, FROM_TABLE = 
 )
 NONE = 255
 ROW = struct.Struct("<H8BHHHi")
+MARK_OFFSET = 14
 _EMPTY = bytes(ROW.size)
 
 _WIDTHS = {
@@ -80,6 +81,14 @@ def cost_table(image: Image) -> bytes:
             table[at // 2 * ROW.size : (at // 2 + 1) * ROW.size] = row
             at += len(encoding)
     return bytes(table)
+
+
+def with_marks(table: bytes, places: Sequence[int]) -> bytes:
+    """The table with the rows at `places` marked 1, 2, ...: there counts are written down."""
+    marked = bytearray(table)
+    for number, place in enumerate(places, 1):
+        struct.pack_into("<H", marked, place * ROW.size + MARK_OFFSET, number)
+    return bytes(marked)
 
 
 @cache

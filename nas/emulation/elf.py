@@ -70,6 +70,18 @@ class Image:
             return hex(address)
         return functions[index].name
 
+    def returns(self, function: str) -> list[int]:
+        """Addresses in `function` to which the functions that it calls return, in order."""
+        symbol, (start, code) = self.symbol(function), self.code
+        found, at = [], symbol.address - start
+        while at < symbol.address - start + symbol.size:
+            first, second = code[at + 1], code[at + 3] if at + 3 < len(code) else 0
+            wide = first >> 3 in (0x1D, 0x1E, 0x1F)
+            at += 4 if wide else 2
+            if first >> 3 == 0x1E and second >> 6 == 3 and second & 0x10:  # BL
+                found.append(start + at)
+        return found
+
     def functions(self) -> list[Symbol]:
         """All functions by rising address."""
         found = [symbol for symbol in self.symbols.values() if symbol.is_function]

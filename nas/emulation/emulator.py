@@ -20,7 +20,7 @@ import numpy as np
 
 import nas
 from nas.deploy.toolchain import INSTALL, Memory, compile_host, find_host_compiler
-from nas.emulation.cycles import BRANCH_PENALTY, cost_table
+from nas.emulation.cycles import BRANCH_PENALTY, cost_table, with_marks
 from nas.emulation.elf import Image, read_elf
 from nas.emulation.wire import receive, send
 from nas.errors import MachineFault, Mismatch, ToolMissing
@@ -67,13 +67,15 @@ class Counts:
 class Measurement:
     """One measured call.
 
-    `functions` holds those that ran, by name; `stack_bytes` is the deepest that the stack ever was.
+    `functions` holds those that ran, by name; `stack_bytes` is the deepest that the stack ever was;
+    `parts` are the counts from each mark to the next, before the first and after the last included.
     """
 
     returned: Returned
     total: Counts
     functions: Mapping[str, Counts]
     stack_bytes: int
+    parts: tuple[Counts, ...]
 
 
 class Machine:
@@ -167,8 +169,12 @@ class Machine:
         writes: Sequence[tuple[Place, bytes]] = (),
         reads: Sequence[tuple[Place, int]] = (),
         seconds: float = MOST_SECONDS,
+        marks: Sequence[int] = (),
     ) -> Measurement:
         """The same on a fresh machine, counted.
+
+        Args:
+            marks: addresses of instructions, each of which runs once, in this order.
 
         Raises:
             MachineFault: it faults, does not end, or does what a Cortex-M4 does not do.
@@ -179,8 +185,10 @@ class Machine:
         header, blobs = self._call("measure", function, arguments, writes, reads, seconds)
         code = (self.image.code[0], len(self.image.code[1]))
         header |= {"library": str(_hook(self._cache)), "code": code, "penalty": BRANCH_PENALTY}
-        reply, outputs = self._ask(header, [*blobs, self._table])
-        returned = Returned(reply["result"], tuple(outputs[:-1]), reply["stack_bytes"])
+        header["marks"] = len(marks)
+        rows = with_marks(self._table, [(mark - code[0]) // 2 for mark in marks])
+        reply, outputs = self._ask(header, [*blobs, rows])
+        returned = Returned(reply["result"], tuple(outputs[:-2]), reply["stack_bytes"])
         table = np.frombuffer(outputs[-1], np.uint64).reshape(-1, 5)
         functions = {}
         for symbol in self.image.functions():
@@ -188,7 +196,11 @@ class Machine:
             rows = table[first : first + (symbol.size + 1) // 2]
             if 0 <= first < len(table) and rows[:, 0].any():
                 functions[symbol.name] = _counts(rows)
-        return Measurement(returned, _counts(table), functions, reply["stack_bytes"])
+        until = np.frombuffer(outputs[-2], np.uint64).reshape(-1, 5)[: len(marks)]
+        steps = np.vstack([until, table.sum(axis=0)])
+        steps[1:] -= steps[:-1].copy()
+        parts = tuple(_counts(step[None]) for step in steps)
+        return Measurement(returned, _counts(table), functions, reply["stack_bytes"], parts)
 
     def _call(
         self,

@@ -32,7 +32,7 @@ typedef struct {
     uint8_t width, words;       /* bytes of an access, and how many follow each other */
     uint16_t addressing;        /* registers that the address is made of, one bit each */
     uint16_t results;           /* registers written */
-    uint16_t unused;
+    uint16_t mark;              /* n: here the n-th part of the run begins; 0: no part */
     int32_t offset;
 } row;
 
@@ -49,7 +49,7 @@ typedef struct {
 typedef int (*read_register)(void *machine, int name, void *value);
 
 typedef struct {
-    uint64_t rows, counts, read; /* addresses: row *, counts *, read_register */
+    uint64_t rows, counts, read, marks; /* addresses: row *, counts *, read_register, counts * */
     uint32_t code_start, code_bytes, flash_start, flash_bytes;
     int32_t names[16]; /* what the emulator calls r0 to pc */
     uint32_t penalty;  /* cycles of a taken branch */
@@ -171,6 +171,19 @@ static uint32_t access(state *s, void *machine, uint32_t at, row *r, counts *c) 
     return extra;
 }
 
+/* Writes down all that was counted until the n-th part of the run begins. */
+static void snapshot(state *s, uint32_t n) {
+    counts *sum = &((counts *)(uintptr_t)s->marks)[n - 1], *each = (counts *)(uintptr_t)s->counts;
+    *sum = (counts){0, 0, 0, 0, 0};
+    for (uint32_t i = 0; i < (s->code_bytes + 1) / 2; i++) {
+        sum->runs += each[i].runs;
+        sum->cycles += each[i].cycles;
+        sum->data_misses += each[i].data_misses;
+        sum->code_misses += each[i].code_misses;
+        sum->unaligned += each[i].unaligned;
+    }
+}
+
 /* UC_HOOK_CODE: called before each instruction. */
 void nas_count(void *machine, uint64_t where, uint32_t size, void *user);
 void nas_count(void *machine, uint64_t where, uint32_t size, void *user) {
@@ -182,6 +195,9 @@ void nas_count(void *machine, uint64_t where, uint32_t size, void *user) {
         return;
     }
     int follows = step(s, address);
+    if (r->mark) {
+        snapshot(s, r->mark);
+    }
     counts *c = counts_at(s, address);
     uint32_t cycles = r->cost;
     if (follows && r->flags & (LOAD | STORE)) {

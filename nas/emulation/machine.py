@@ -50,7 +50,7 @@ class State(ctypes.Structure):
     """`state` of hook.c, without its caches."""
 
     _fields_ = [
-        *((name, ctypes.c_uint64) for name in ("rows", "counts", "read")),
+        *((name, ctypes.c_uint64) for name in ("rows", "counts", "read", "marks")),
         *((n, ctypes.c_uint32) for n in ("code_start", "code_bytes", "flash_start", "flash_bytes")),
         ("names", ctypes.c_int32 * 16),
         *((name, ctypes.c_uint32) for name in ("penalty", "lowest_stack")),
@@ -213,7 +213,7 @@ class Session:
         if found != expected:
             raise Fault(kind="differs")
         stacks = [plain.stack_used(), machine.stack_used(), facts.pop("stack_bytes")]
-        return {"result": found[0], "stack_bytes": max(stacks), **facts}, [*found[1], counts]
+        return {"result": found[0], "stack_bytes": max(stacks), **facts}, [*found[1], *counts]
 
 
 class Meter:
@@ -226,9 +226,11 @@ class Meter:
         row, count = self.library.nas_sizes(1), self.library.nas_sizes(2)
         self.rows = ctypes.create_string_buffer(table, len(table))
         self.counts = ctypes.create_string_buffer(len(table) // row * count)
+        self.marks = ctypes.create_string_buffer(max(1, header["marks"]) * count)
         self.memory = ctypes.create_string_buffer(self.library.nas_sizes(0))
         self.state = state = State.from_buffer(self.memory)
         state.rows, state.counts = ctypes.addressof(self.rows), ctypes.addressof(self.counts)
+        state.marks = ctypes.addressof(self.marks)
         state.read = ctypes.cast(unicorn.uc_reg_read, ctypes.c_void_p).value
         state.code_start, state.code_bytes = header["code"]
         state.flash_start, state.flash_bytes = machine.program.flash
@@ -251,8 +253,12 @@ class Meter:
         if status:
             raise Fault(kind="trap", reason=f"the hook is refused with status {status}")
 
-    def finish(self) -> tuple[dict[str, Any], bytes]:
-        """What was counted; raises Fault for what the run did that a Cortex-M4 does not."""
+    def finish(self) -> tuple[dict[str, Any], list[bytes]]:
+        """What was counted in all and until each mark.
+
+        Raises:
+            Fault: the run did what a Cortex-M4 does not.
+        """
         state = self.state
         self.library.nas_finish(ctypes.byref(state))
         if state.fault:
@@ -261,7 +267,8 @@ class Meter:
                 pc=state.fault_at,
                 address=state.fault_address,
             )
-        return {"stack_bytes": self.machine.stack_top - state.lowest_stack}, self.counts.raw
+        facts = {"stack_bytes": self.machine.stack_top - state.lowest_stack}
+        return facts, [self.marks.raw, self.counts.raw]
 
 
 def _explained(attempt: Callable[[bool], _T], fault: Fault | None = None) -> _T:
