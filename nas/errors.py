@@ -71,5 +71,9 @@ class MachineFault(NasError):
     """A program that faults in the emulated device, or does not end."""
 
 
+class CalibrationError(NasError):
+    """Measurements from which no costs can be made."""
+
+
 class Mismatch(NasError):
     """Two executions of the same model that differ."""

@@ -190,7 +190,7 @@ def link(
     return memory
 
 
-def _writes(
+def writes(
     machine: Machine, program: Program, inputs: Mapping[str, Int8], row: int
 ) -> list[tuple[int | str, bytes]]:
     arena = machine.image.symbol(ARENA).address
@@ -210,7 +210,7 @@ def _outputs(machine: Machine, program: Program, inputs: Mapping[str, Int8]) -> 
         returned = machine.run(
             f"{PREFIX}_run",
             (ARENA,),
-            writes=_writes(machine, program, inputs, row),
+            writes=writes(machine, program, inputs, row),
             reads=[(place, size(shape))],
         )
         rows.append(np.frombuffer(returned.outputs[0], np.int8).reshape(shape))
@@ -218,7 +218,7 @@ def _outputs(machine: Machine, program: Program, inputs: Mapping[str, Int8]) -> 
 
 
 def _measure(machine: Machine, program: Program, inputs: Mapping[str, Int8]) -> Measurement:
-    return machine.measure(f"{PREFIX}_run", (ARENA,), writes=_writes(machine, program, inputs, 0))
+    return machine.measure(f"{PREFIX}_run", (ARENA,), writes=writes(machine, program, inputs, 0))
 
 
 def find_difference(
@@ -256,7 +256,7 @@ def _first_difference(
             f"{PREFIX}_run",
             (ARENA,),
             writes=[
-                *_writes(machine, program, one, 0),
+                *writes(machine, program, one, 0),
                 (f"{PREFIX}_steps", step.to_bytes(4, "little")),
             ],
             reads=[(arena + program.plan.offsets[op.name], wanted.size)],

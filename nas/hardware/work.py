@@ -90,11 +90,9 @@ def _conv(op: Conv2d, program: Program) -> list[Work]:
     parts = kernel.weight_bytes / 8
     sweeps = tiles + alone if kernel.weight_bytes > DATA_CACHE_BYTES else min(1, tiles + alone)
     if staged:
-        quantities["staged_word"] = kernel.weight_bytes / 4
-        function, sweeps = f"staged_{kernel.name}", 1
-    else:
-        function = kernel.name
-    calls.append(Work(function, quantities, parts * sweeps))
+        quantities |= {"staged": 1, "staged_word": kernel.weight_bytes / 4}
+        sweeps = 1
+    calls.append(Work(kernel.name, quantities, parts * sweeps))
     return [*calls, *_clip(op, program)]
 
 

@@ -1,0 +1,123 @@
+"""Runs calibration programs on the emulated chip and reads what each call and kernel took."""
+
+import random
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nas.calibration.fit import Sample
+from nas.calibration.samples import calibration_graph
+from nas.deploy.c_bundle import Description, c_bundle
+from nas.emulation.elf import Image
+from nas.emulation.emulator import Machine
+from nas.errors import CalibrationError
+from nas.export.emulate import ARENA, PREFIX, Bench, link, writes
+from nas.hardware.memory import plan_memory
+from nas.hardware.profile import Profile
+from nas.hardware.program import Program, program_of
+from nas.hardware.work import Work, work_of
+from nas.network.graph import Graph
+from nas.network.random_model import random_inputs, with_random_numbers
+
+OPERATORS = 24  # of one calibration program
+ROOM_BYTES = 4 << 20  # calibration programs need no small device
+DESCRIPTION = Description("Calibration", (), {})
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """What one program showed.
+
+    Attributes:
+        calls: the kernel calls of its model, in order.
+        samples: what each call took.
+        code_bytes: bytes of every function that was linked, rounded up to words, by name without
+            the prefix.
+        run_bytes: of the model's own function, which makes the calls.
+        constant_bytes: everything else in Flash.
+        stack_bytes: high-water mark.
+    """
+
+    calls: tuple[Work, ...]
+    samples: tuple[Sample, ...]
+    code_bytes: Mapping[str, int]
+    run_bytes: int
+    constant_bytes: int
+    stack_bytes: int
+
+
+def roomy(profile: Profile) -> Profile:
+    """The same core with memory for any calibration program."""
+    return replace(
+        profile,
+        ram_bytes=ROOM_BYTES,
+        flash_bytes=ROOM_BYTES,
+        ram_reserved_bytes=0,
+        flash_reserved_bytes=0,
+    )
+
+
+def calibration_programs(bench: Bench, count: int, seed: int) -> Iterator[Linked]:
+    """`count` programs of random operators, measured one after another."""
+    rng = random.Random(seed)
+    for number in range(count):
+        graph = calibration_graph(rng, OPERATORS)
+        yield measured(graph, bench, number, staging_bytes=rng.choice((0, ROOM_BYTES // 8)))
+
+
+def measured(graph: Graph, bench: Bench, seed: int, staging_bytes: int = 0) -> Linked:
+    """One program with random numbers, measured call by call.
+
+    Raises:
+        CalibrationError: the generated source makes other calls than `hardware.work` says.
+    """
+    rng = np.random.default_rng(seed)
+    program = program_of(
+        graph, plan_memory(graph), bench.profile.flash_wait_states, staging_bytes
+    )
+    model = with_random_numbers(graph, rng, odd_zeros=False)
+    inputs = random_inputs(graph, 1, rng)
+    with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
+        folder, elf = Path(scratch), Path(scratch) / "firmware.elf"
+        for path, text in c_bundle(model, program, inputs, DESCRIPTION, PREFIX).items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text(text)
+        memory = link(folder, program, bench, elf)
+        with Machine(elf, memory, has_fpu=bench.profile.has_fpu, cache=bench.cache) as machine:
+            image = machine.image
+            measurement = machine.measure(
+                f"{PREFIX}_run",
+                (ARENA,),
+                writes=writes(machine, program, inputs, 0),
+                marks=image.returns(f"{PREFIX}_run"),
+            )
+    calls = tuple(work for op in program.ops for work in work_of(op, program))
+    if len(calls) != len(measurement.parts):
+        raise CalibrationError(
+            f"{len(measurement.parts)} calls were measured, {len(calls)} expected: hardware/work.py"
+            " and deploy/calls.py must make the same calls"
+        )
+    samples = tuple(
+        Sample(
+            work.function,
+            work.quantities,
+            work.flash_parts,
+            part.cycles,
+            part.data_misses,
+            part.code_misses,
+        )
+        for work, part in zip(calls, measurement.parts, strict=True)
+    )
+    return Linked(calls, samples, *_bytes(image, program), measurement.stack_bytes)
+
+
+def _bytes(image: Image, program: Program) -> tuple[dict[str, int], int, int]:
+    """Code by function, of the model's own function, and what the rest takes."""
+    held = {s.name.removeprefix(f"{PREFIX}_"): -(-s.size // 4) * 4 for s in image.functions()}
+    run = held.pop("run")
+    weights = sum(kernel.weight_bytes for kernel in program.kernels.values())
+    rest = image.flash_bytes - sum(held.values()) - run - weights
+    return held, run, rest

@@ -1,0 +1,141 @@
+"""Programs to calibrate with: many operators of random sizes, none of them an architecture.
+
+Each operator reads an input of its own, so that one program measures many sizes of many kernels.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Literal
+
+from nas.network.graph import Graph, Input
+from nas.network.ops import (
+    WEIGHT_BITS,
+    Add,
+    Concat,
+    Conv2d,
+    DepthwiseConv2d,
+    Mul,
+    Op,
+    Pad,
+    Padding,
+    Pair,
+    Pool,
+    Reshape,
+    Shape,
+    Table,
+)
+
+LARGEST_VALUES = 24_000  # of an operator's input
+LARGEST_MACS = 600_000  # of a convolution: the emulator takes its time
+
+Drawn = tuple[Callable[[str, tuple[str, ...]], Op], list[Shape]]
+KINDS = (
+    *("conv", "pointwise", "fully_connected", "depthwise_series", "depthwise_image") * 3,
+    *("pool", "pool", "add", "mul", "concat", "pad", "table", "reshape"),
+)
+
+
+def calibration_graph(rng: random.Random, operators: int) -> Graph:
+    """A graph of `operators` unrelated operators."""
+    inputs: list[Input] = []
+    ops: list[Op] = []
+    for number in range(operators):
+        make, shapes = _draw(rng, KINDS[number % len(KINDS)])
+        names = tuple(f"in{number}_{i}" for i in range(len(shapes)))
+        inputs += [Input(name, shape) for name, shape in zip(names, shapes, strict=True)]
+        ops.append(make(f"op{number}", names))
+    return Graph(tuple(inputs), tuple(ops), ops[-1].name)
+
+
+def _map(rng: random.Random, channels: int) -> Shape:
+    """A series or an image that is not too large."""
+    while True:
+        if rng.random() < 0.5:
+            shape = (1, rng.choice((8, 16, 25, 32, 64, 100, 200)), channels)
+        else:
+            side = rng.choice((2, 3, 4, 5, 7, 8, 12, 14, 16, 24, 28, 32))
+            shape = (side, max(2, side + rng.choice((0, 0, -1, 1))), channels)
+        if shape[0] * shape[1] * channels <= LARGEST_VALUES:
+            return shape
+
+
+def _channels(rng: random.Random) -> int:
+    return rng.choice((1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 15, 16, 20, 24, 27, 32, 40, 48, 64))
+
+
+def _draw(rng: random.Random, kind: str) -> Drawn:
+    if kind in ("conv", "pointwise", "fully_connected"):
+        return _conv(rng, kind)
+    if kind.startswith("depthwise"):
+        return _depthwise(rng, kind)
+    shape = _map(rng, _channels(rng))
+    if kind == "pool":
+        return _pool(rng, shape)
+    if kind == "add":
+        return (lambda name, ins: Add(name, ins, rng.random() < 0.5)), [shape, shape]
+    if kind == "mul":
+        return (lambda name, ins: Mul(name, ins)), [shape, shape]
+    if kind == "concat":
+        return _concat(rng, shape)
+    if kind == "pad":
+        padding = (rng.randint(0, 2), rng.randint(0, 2), rng.randint(0, 2), 1)
+        return (lambda name, ins: Pad(name, ins, padding)), [shape]
+    if kind == "table":
+        return (lambda name, ins: Table(name, ins, "tanh")), [shape]
+    count = shape[0] * shape[1] * shape[2]
+    return (lambda name, ins: Reshape(name, ins, (count,))), [shape]
+
+
+def _conv(rng: random.Random, kind: str) -> Drawn:
+    while True:
+        channels, units = _channels(rng), _channels(rng)
+        if kind == "fully_connected":
+            shape: Shape = (1, 1, rng.choice((4, 6, 12, 24, 32, 50, 64, 100, 256, 384, 600, 1024)))
+        else:
+            shape = _map(rng, channels)
+        kernel, stride = _window(rng, shape, 1 if kind != "conv" else rng.choice((2, 3, 3, 5, 7)))
+        padding: Padding = rng.choice(("same", "same", "valid"))
+        positions = shape[0] * shape[1] / (stride[0] * stride[1])
+        if positions * kernel[0] * kernel[1] * shape[2] * units <= LARGEST_MACS:
+            break
+    bits, relu = rng.choice(WEIGHT_BITS), rng.random() < 0.5
+    return (lambda n, ins: Conv2d(n, ins, units, kernel, stride, padding, bits, relu)), [shape]
+
+
+def _window(rng: random.Random, shape: Shape, size: int) -> tuple[Pair, Pair]:
+    """A kernel and a stride as search spaces have them: 1 along an axis of one step."""
+    step = rng.choice((1, 1, 2))
+    return (
+        (min(size, shape[0]), min(size, shape[1])),
+        (step if shape[0] > 1 else 1, step if shape[1] > 1 else 1),
+    )
+
+
+def _depthwise(rng: random.Random, kind: str) -> Drawn:
+    while True:
+        shape = _map(rng, _channels(rng))
+        if (shape[0] == 1) == (kind == "depthwise_series"):
+            break
+    kernel, stride = _window(rng, shape, rng.choice((3, 3, 5, 7) if shape[0] == 1 else (3, 3, 5)))
+    padding: Padding = "same"
+    bits, relu = rng.choice(WEIGHT_BITS), rng.random() < 0.5
+    return (lambda n, ins: DepthwiseConv2d(n, ins, kernel, stride, padding, bits, relu)), [shape]
+
+
+def _pool(rng: random.Random, shape: Shape) -> Drawn:
+    function: Literal["average", "max"] = rng.choice(("average", "max"))
+    if rng.random() < 0.4:
+        kernel = stride = (shape[0], shape[1])
+    else:
+        size = rng.choice((2, 2, 4))
+        kernel = stride = (min(size, shape[0]), min(size, shape[1]))
+    return (lambda name, ins: Pool(name, ins, function, kernel, stride)), [shape]
+
+
+def _concat(rng: random.Random, shape: Shape) -> Drawn:
+    if rng.random() < 0.7:
+        shape = (1, 1, shape[2])
+    shapes = [(*shape[:2], _channels(rng)) for _ in range(rng.randint(2, 4))]
+    if sum(s[0] * s[1] * s[2] for s in shapes) > LARGEST_VALUES:
+        shapes = [(1, 1, s[2]) for s in shapes]
+    return (lambda name, ins: Concat(name, ins)), list(shapes)

@@ -1,5 +1,0 @@
-"""stub"""
-
-
-def instance_arguments(i):
-    return ()
