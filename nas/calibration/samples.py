@@ -31,7 +31,7 @@ LARGEST_MACS = 600_000  # of a convolution: the emulator takes its time
 Drawn = tuple[Callable[[str, tuple[str, ...]], Op], list[Shape]]
 KINDS = (
     *("conv", "pointwise", "fully_connected", "depthwise_series", "depthwise_image") * 3,
-    *("pool", "pool", "add", "mul", "concat", "pad", "table", "reshape"),
+    *("pool", "pool", "add", "mul", "concat", "pad", "table", "reshape", "clipped"),
 )
 
 
@@ -40,11 +40,32 @@ def calibration_graph(rng: random.Random, operators: int) -> Graph:
     inputs: list[Input] = []
     ops: list[Op] = []
     for number in range(operators):
-        make, shapes = _draw(rng, KINDS[number % len(KINDS)])
+        kind = KINDS[number % len(KINDS)]
+        if kind == "clipped":
+            _put_clipped(rng, number, inputs, ops)
+            continue
+        make, shapes = _draw(rng, kind)
         names = tuple(f"in{number}_{i}" for i in range(len(shapes)))
         inputs += [Input(name, shape) for name, shape in zip(names, shapes, strict=True)]
         ops.append(make(f"op{number}", names))
     return Graph(tuple(inputs), tuple(ops), ops[-1].name)
+
+
+def _put_clipped(rng: random.Random, number: int, inputs: list[Input], ops: list[Op]) -> None:
+    """A ReLU that shares its scale with an input that has negative values."""
+    source, shape = f"in{number}", _map(rng, _channels(rng))
+    inputs.append(Input(source, shape))
+    conv = f"op{number}"
+    ops.append(Conv2d(conv, (source,), _channels(rng), (1, 1), (1, 1), "valid", 8, True))
+    ops.append(Concat(f"{conv}_join", (source, conv)))
+
+
+def single_operator(rng: random.Random) -> Graph:
+    """A graph of one operator."""
+    make, shapes = _draw(rng, rng.choice([kind for kind in KINDS if kind != "clipped"]))
+    names = tuple(f"in{i}" for i in range(len(shapes)))
+    inputs = tuple(Input(name, shape) for name, shape in zip(names, shapes, strict=True))
+    return Graph(inputs, (make("op", names),), "op")
 
 
 def _map(rng: random.Random, channels: int) -> Shape:

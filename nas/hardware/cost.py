@@ -1,8 +1,8 @@
-"""What a planned graph costs on a device: RAM, Flash, time and energy, in about a millisecond.
+"""What a program costs on a device: RAM, Flash, time and energy, in about a millisecond.
 
-Exact: the arena (it is the plan's) and the bytes of packed weights, biases, requantisation
-constants and tables. Estimated, until generated code is linked and run: scratch, stack, code bytes
-and cycles, by the rows of `kernel_costs.toml`, which names their source. An operator or bit-width
+Exact: the arena and the bytes of packed weights, constants and tables. Predicted, from what was
+measured of every kernel on the emulated chip (`kernel_costs.toml`, made by `nas calibrate`, which
+holds the predictions' error too): code, stack, cycles and misses of the Flash's caches. A kernel
 without a row raises; nothing ever costs zero by default.
 """
 
@@ -14,27 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import UnsupportedOp
-from nas.hardware.memory import MemoryPlan
 from nas.hardware.profile import Profile
-from nas.network.graph import Graph, spec_of
-from nas.network.numerics import packed_bytes
-from nas.network.ops import Add, Concat, Conv2d, DepthwiseConv2d, Mul, Op, Pool, size
+from nas.hardware.program import Program
+from nas.hardware.work import Work, work_of
+from nas.network.ops import Conv2d, DepthwiseConv2d, Op, Pool, size
 
-CHANNEL_BYTES = 9  # int32 bias, int32 multiplier, int8 shift of one output channel
-KERNELS = {
-    "Pool": "pool",
-    "Add": "add",
-    "Mul": "mul",
-    "Concat": "concat",
-    "Table": "table",
-    "Pad": "pad",
-    "Reshape": "reshape",
-}
+TABLE = Path(__file__).parent / "kernel_costs.toml"
+CONV_BYTES, POOL_BYTES = 28, 16  # sizeof(nas_conv), sizeof(nas_pool)
 
 
 @dataclass(frozen=True, slots=True)
 class OpCost:
-    """One operator: `weight_bytes` with its constants and tables, `cycles` modelled."""
+    """One operator: `weight_bytes` with its constants and tables, `cycles` predicted."""
 
     name: str
     kernel: str
@@ -52,11 +43,11 @@ class Cost:
     Attributes:
         arena_bytes: peak of the planned activations, inputs and outputs included; exact.
         weight_bytes: packed weights, biases, requantisation constants, tables; exact.
-        ram_bytes: arena + scratch + statics + stack; estimated.
-        flash_bytes: weight_bytes + code of the kernels used; estimated.
-        latency_s: modelled cycles / clock.
+        ram_bytes: arena, working memory and stack of the linked program; predicted.
+        flash_bytes: the linked program: start-up, code, constants, weights; predicted.
+        latency_s: predicted cycles / clock.
         energy_j: latency x active current x supply voltage of the profile.
-        cycles: modelled, of the whole inference; the sum over `per_op`.
+        cycles: predicted, of the whole inference; the sum over `per_op`.
     """
 
     arena_bytes: int
@@ -75,53 +66,42 @@ class Cost:
 
 @cache
 def kernel_costs() -> Mapping[str, Any]:
-    """The rows of `kernel_costs.toml`."""
-    return tomllib.loads((Path(__file__).parent / "kernel_costs.toml").read_text())
+    """The calibrated table."""
+    return tomllib.loads(TABLE.read_text())
 
 
-def kernel_of(op: Op, graph: Graph) -> str:
-    """The kernel that runs `op`, with its weight bits: a key of `kernel_costs`.
-
-    Raises:
-        UnsupportedOp: an operator without a kernel.
-    """
-    if isinstance(op, DepthwiseConv2d):
-        return f"depthwise_conv2d.{op.weight_bits}"
-    if isinstance(op, Conv2d):
-        positions = size(graph.input_shapes(op)[0][:2]) * size(op.kernel)
-        kind = "fully_connected" if positions == 1 else "conv2d"
-        return f"{kind}.{op.weight_bits}"
-    if type(op).__name__ not in KERNELS:
-        raise UnsupportedOp(f"{op.name}: {type(op).__name__} has no kernel in kernel_costs.toml")
-    return KERNELS[type(op).__name__]
+def core_costs(profile: Profile) -> Mapping[str, Any]:
+    """The part of the table for a core with or without an FPU."""
+    part: Mapping[str, Any] = kernel_costs()["fpu" if profile.has_fpu else "no_fpu"]
+    return part
 
 
-def kernel_row(kernel: str) -> Mapping[str, float]:
-    """The cost row of a kernel; UnsupportedOp if there is none."""
-    row: Any = kernel_costs()
-    for part in kernel.split("."):
-        row = row.get(part)
-        if row is None:
-            raise UnsupportedOp(f"kernel {kernel!r}: no row in kernel_costs.toml; add one")
-    held: Mapping[str, float] = row
-    return held
+def kernel_row(costs: Mapping[str, Any], function: str) -> Mapping[str, Any]:
+    """The calibrated row of a kernel; UnsupportedOp if there is none."""
+    row: Mapping[str, Any] | None = costs["kernels"].get(function)
+    if row is None:
+        raise UnsupportedOp(
+            f"kernel {function!r}: no row in kernel_costs.toml; measure it with nas calibrate"
+        )
+    return row
 
 
-def estimate(graph: Graph, plan: MemoryPlan, profile: Profile) -> Cost:
-    """The cost of `graph` executed by `plan` on `profile`."""
-    per_op = tuple(_op_cost(op, graph, profile.flash_wait_states) for op in graph.ops)
-    program = kernel_costs()["program"]
-    weight_bytes = sum(op.weight_bytes for op in per_op)
-    code = sum(int(kernel_row(kernel)["code_bytes"]) for kernel in {op.kernel for op in per_op})
-    code += program["code_bytes"] + program["code_bytes_per_op"] * len(per_op)
-    scratch = max((op.scratch_bytes for op in per_op), default=0)
+def estimate(program: Program, profile: Profile) -> Cost:
+    """The cost of `program` on `profile`."""
+    costs = core_costs(profile)
+    calls = {op.name: work_of(op, program) for op in program.graph.ops}
+    per_op = tuple(
+        _op_cost(op, program, calls[op.name], costs, profile.flash_wait_states)
+        for op in program.graph.ops
+    )
     cycles = sum(op.cycles for op in per_op)
     latency = cycles / profile.clock_hz
+    works = [work for each in calls.values() for work in each]
     return Cost(
-        arena_bytes=plan.arena_bytes,
-        weight_bytes=weight_bytes,
-        ram_bytes=plan.arena_bytes + scratch + program["static_bytes"] + program["stack_bytes"],
-        flash_bytes=weight_bytes + code,
+        arena_bytes=program.plan.arena_bytes,
+        weight_bytes=sum(op.weight_bytes for op in per_op),
+        ram_bytes=program.workspace.bytes + _stack_bytes(works, costs),
+        flash_bytes=_flash_bytes(program, works, costs),
         latency_s=latency,
         energy_j=latency * profile.active_current_a * profile.supply_voltage_v,
         cycles=cycles,
@@ -129,39 +109,62 @@ def estimate(graph: Graph, plan: MemoryPlan, profile: Profile) -> Cost:
     )
 
 
-def weight_bytes(op: Op, graph: Graph) -> int:
-    """Bytes that `op` alone adds to Flash: packed weights, constants of its channels, its table."""
-    total = spec_of(op).table_entries
-    shape = graph.weight_shape(op)
-    if shape is not None and isinstance(op, Conv2d | DepthwiseConv2d):
-        channels = graph.shapes[op.name][-1]
-        total += packed_bytes(size(shape), op.weight_bits) + CHANNEL_BYTES * channels
-    elif isinstance(op, Add | Mul):
-        total += int(kernel_row(kernel_of(op, graph))["constant_bytes"])
+def _op_cost(
+    op: Op, program: Program, calls: list[Work], costs: Mapping[str, Any], wait_states: int
+) -> OpCost:
+    kernel = program.kernels[op.name]
+    return OpCost(
+        name=op.name,
+        kernel=kernel.name,
+        macs=program.graph.macs(op),
+        cycles=sum(call_cycles(call, costs, wait_states) for call in calls),
+        weight_bytes=kernel.weight_bytes,
+        output_bytes=size(program.graph.shapes[op.name]),
+        scratch_bytes=kernel.scratch_bytes + program.workspace.staged_bytes.get(op.name, 0),
+    )
+
+
+def call_cycles(call: Work, costs: Mapping[str, Any], wait_states: int) -> float:
+    """Predicted cycles of one kernel call, waiting for Flash included."""
+    row = kernel_row(costs, call.function)
+    cycles = _sum(row["cycles"], call)
+    if wait_states:
+        per_call, per_part = row["data_misses"]
+        misses = per_call + per_part * call.flash_parts + _sum(row["code_misses"], call)
+        cycles += wait_states * misses
+    return cycles
+
+
+def _sum(coefficients: Mapping[str, float], call: Work) -> float:
+    total = coefficients.get("call", 0.0)
+    for name, amount in call.quantities.items():
+        if amount:
+            total += coefficients.get(name, 0.0) * amount
     return total
 
 
-def _op_cost(op: Op, graph: Graph, wait_states: int) -> OpCost:
-    kernel = kernel_of(op, graph)
-    row = kernel_row(kernel)
-    macs, outputs = graph.macs(op), size(graph.shapes[op.name])
-    cycles = row["per_call"] + outputs * row["per_output"]
-    scratch = 0
-    if isinstance(op, Conv2d | DepthwiseConv2d):
-        cycles += macs * (row["per_mac"] + wait_states * row["per_mac_per_wait"])
-        channels = graph.shapes[op.name][-1]
-        scratch = int(_inner(op, graph) * row["scratch_bytes_per_inner"])
-        scratch += int(channels * row["scratch_bytes_per_channel"])
-    elif isinstance(op, Pool):
-        cycles += outputs * size(op.kernel) * row["per_read"]
-    elif isinstance(op, Concat):
-        cycles += row["per_call"] * (len(op.inputs) - 1)
-    return OpCost(op.name, kernel, macs, cycles, weight_bytes(op, graph), outputs, scratch)
+def _stack_bytes(calls: list[Work], costs: Mapping[str, Any]) -> int:
+    program = costs["program"]
+    deepest = max((kernel_row(costs, c.function)["stack_bytes"] for c in calls), default=0)
+    if any(call.quantities.get("staged") for call in calls):
+        deepest += program["staged_stack_bytes"]
+    return int(program["stack_bytes"] + deepest)
 
 
-def _inner(op: Conv2d | DepthwiseConv2d, graph: Graph) -> int:
-    """Elements that the kernel's scratch scales with: an im2col row, or one padded plane."""
-    height, width, channels = graph.input_shapes(op)[0]
-    if isinstance(op, DepthwiseConv2d):
-        return (height + op.kernel[0] - 1) * (width + op.kernel[1] - 1)
-    return op.kernel[0] * op.kernel[1] * channels
+def _flash_bytes(program: Program, calls: list[Work], costs: Mapping[str, Any]) -> int:
+    """Start-up, every function once, the calls, descriptors, weights; instances once a size."""
+    held = costs["program"]
+    needed: set[str] = set()
+    for call in calls:
+        needed.update(kernel_row(costs, call.function)["needs"])
+    if any(call.quantities.get("staged") for call in calls):
+        needed.add("staged")
+    code = sum(costs["code_bytes"][name] for name in needed)
+    instances = {kernel.instance for kernel in program.kernels.values() if kernel.instance}
+    code += held["instance_bytes"] * len(instances)
+    code += sum(kernel_row(costs, call.function)["call_bytes"] for call in calls)
+    for op in program.graph.ops:
+        code += program.kernels[op.name].weight_bytes
+        code += CONV_BYTES if isinstance(op, Conv2d | DepthwiseConv2d) else 0
+        code += POOL_BYTES if isinstance(op, Pool) else 0
+    return int(held["flash_bytes"] + code + 0.5)

@@ -33,6 +33,8 @@ Quantities: TypeAlias = Mapping[str, float]
 
 DATA_CACHE_BYTES = 256  # weights beyond it are read from Flash again for every tile
 UNROLLED = 8  # k-pairs that a product's loop body does
+# Cycles that a word costs more, on average, when words lie n bytes modulo 4 apart.
+UNALIGNED = (0.0, 1.25, 0.5, 1.25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,43 +150,53 @@ def _values(function: str) -> Callable[[Any, Program], list[Work]]:
 def _pool(op: Pool, program: Program) -> list[Work]:
     height, width, channels = program.graph.shapes[op.name]
     fours, rest = divmod(channels, 4)
-    windows = height * width
-    taps = windows * size(op.kernel)
+    windows, rows = height * width, op.kernel[0]
+    taps = size(op.kernel)
     quantities = {
         "window": windows,
-        "window_row": windows * op.kernel[0],
         "output_four": windows * fours,
-        "tap_four": taps * fours,
+        "row_four": windows * fours * rows,
+        "tap_four": windows * fours * taps,
         "output_rest": windows * rest,
-        "tap_rest": taps * rest,
+        "row_rest": windows * rest * rows,
+        "tap_rest": windows * rest * taps,
+        "unaligned": windows * fours * taps * UNALIGNED[channels % 4],
     }
     return [Work(program.kernels[op.name].name, quantities)]
 
 
-def _copied(row_bytes: int, rows: int, contiguous: bool) -> Work:
+def _copied(row_bytes: int, rows: int, contiguous: bool, stride: int) -> Work:
     if contiguous:
-        row_bytes, rows = row_bytes * rows, 1
-    return Work("copy_rows", {"row": rows, "value": rows * row_bytes})
+        row_bytes, rows, stride = row_bytes * rows, 1, 0
+    words = row_bytes // 4
+    quantities = {
+        "row": rows,
+        "sixteen": rows * (row_bytes // 16),
+        "four": rows * (row_bytes % 16 // 4),
+        "rest": rows * (row_bytes % 4),
+        "unaligned": rows * words * (UNALIGNED[row_bytes % 4] + UNALIGNED[stride % 4]),
+    }
+    return Work("copy_rows", quantities)
 
 
 def _concat(op: Concat, program: Program) -> list[Work]:
     shapes = program.graph.shapes
     height, width, channels = shapes[op.name]
     parts = [shapes[name][2] for name in op.inputs]
-    return [_copied(part, height * width, part == channels) for part in parts]
+    return [_copied(part, height * width, part == channels, channels) for part in parts]
 
 
 def _pad(op: Pad, program: Program) -> list[Work]:
     shape, out = program.graph.shapes[op.inputs[0]], program.graph.shapes[op.name]
-    row, same = shape[1] * shape[2], shape[1] == out[1]
-    return [Work("fill", {"value": size(out)}), _copied(row, shape[0], same)]
+    row, out_row = shape[1] * shape[2], out[1] * out[2]
+    return [Work("fill", {"value": size(out)}), _copied(row, shape[0], row == out_row, out_row)]
 
 
 def _reshape(op: Reshape, program: Program) -> list[Work]:
     offsets = program.plan.offsets
     if offsets[op.name] == offsets[op.inputs[0]]:
         return []
-    return [_copied(size(op.shape), 1, True)]
+    return [_copied(size(op.shape), 1, True, 0)]
 
 
 def _depthwise(op: DepthwiseConv2d, program: Program) -> list[Work]:

@@ -1,0 +1,197 @@
+"""`kernel_costs.toml`: what the calibration found, one part a kind of core."""
+
+import random
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas.calibration.fit import Fit, Sample, fit_function
+from nas.calibration.measure import ROOM_BYTES, Linked, calibration_programs, measured, roomy
+from nas.calibration.samples import single_operator
+from nas.deploy.kernel_files import files_of
+from nas.deploy.toolchain import Compiler, Memory, compile_firmware
+from nas.emulation.elf import read_elf
+from nas.errors import CalibrationError
+from nas.export.emulate import PREFIX, Bench
+from nas.hardware.memory import plan_memory
+from nas.hardware.profile import Profile
+from nas.hardware.program import program_of
+from nas.hardware.work import work_of
+from nas.network.graph import Graph
+
+MOST_DRAWS = 20_000
+WAIT_STATES = 4  # any but 0: misses are counted, not priced
+START_UP = {"Reset_Handler", "Default_Handler", "main"}
+
+
+@dataclass(frozen=True, slots=True)
+class CoreTable:
+    """All rows for one kind of core, ready for the file; `errors` by function."""
+
+    rows: Mapping[str, Any]
+    fits: Mapping[str, Fit]
+
+
+def calibrate_core(
+    profile: Profile,
+    compiler: Compiler,
+    cache: Path,
+    programs: int,
+    seed: int,
+    progress: Callable[[str], None],
+) -> CoreTable:
+    """Measures and fits every kernel on the core of `profile`."""
+    bench = Bench(roomy(profile), compiler, cache)
+    held = []
+    for number, linked in enumerate(calibration_programs(bench, programs, seed), 1):
+        held.append(linked)
+        progress(f"{profile.core}: program {number} of {programs}")
+    samples: dict[str, list[Sample]] = {}
+    for linked in held:
+        for sample in linked.samples:
+            samples.setdefault(sample.function, []).append(sample)
+    fits = {name: fit_function(found) for name, found in sorted(samples.items())}
+    progress(f"{profile.core}: code and stack of {len(fits)} kernels")
+    needs, code = _needs(sorted(fits) + ["staged"], bench)
+    stacks = _stacks(fits, bench)
+    call_bytes = _call_bytes(held)
+    rows = {
+        "program": {
+            "flash_bytes": _base_bytes(held),
+            "stack_bytes": max(0, *(_excess(linked, stacks) for linked in held)),
+            "staged_stack_bytes": _staged_stack(bench, stacks),
+            "instance_bytes": 0,
+        },
+        "code_bytes": code,
+        "kernels": {
+            name: _row(fits[name], stacks.get(name, 0), call_bytes[name], needs[name])
+            for name in fits
+        },
+    }
+    return CoreTable(rows, fits)
+
+
+def _row(fit: Fit, stack: int, call_bytes: float, needs: Sequence[str]) -> dict[str, Any]:
+    return {
+        "samples": fit.samples,
+        "error_mean": round(fit.error_mean, 4),
+        "error_p95": round(fit.error_p95, 4),
+        "stack_bytes": stack,
+        "call_bytes": call_bytes,
+        "needs": list(needs),
+        "data_misses": [float(f"{v:.4g}") for v in fit.data_misses],
+        "cycles": dict(fit.cycles),
+        "code_misses": dict(fit.code_misses),
+    }
+
+
+def _needs(functions: Sequence[str], bench: Bench) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """Function -> all functions that are linked for it, and the bytes of each of those."""
+    needs, sizes = {}, {}
+    memory = Memory(bench.profile.flash_budget_bytes, bench.profile.ram_budget_bytes, 4096)
+    for function in functions:
+        with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
+            folder = Path(scratch)
+            files = files_of([function])
+            files["names.h"] = f"#define NAS(name) {PREFIX}_##name\n"
+            for name, text in files.items():
+                (folder / name).write_text(text)
+            compile_firmware(
+                bench.compiler,
+                [folder / name for name in files if name.endswith((".c", ".S"))],
+                folder / "kernel.elf",
+                memory,
+                has_fpu=bench.profile.has_fpu,
+                roots=[f"{PREFIX}_{function}"],
+                cache=bench.cache,
+                include=[folder],
+            )
+            image = read_elf(folder / "kernel.elf")
+        found = {
+            symbol.name.removeprefix(f"{PREFIX}_"): -(-symbol.size // 4) * 4
+            for symbol in image.functions()
+            if symbol.name not in START_UP
+        }
+        needs[function] = sorted(found)
+        sizes |= found
+    return needs, dict(sorted(sizes.items()))
+
+
+def _single(function: str, staging_bytes: int) -> Graph:
+    """The first random graph of one operator that calls `function` first, staged if it may be."""
+    rng = random.Random(0)
+    for _ in range(MOST_DRAWS):
+        graph = single_operator(rng)
+        program = program_of(graph, plan_memory(graph), WAIT_STATES, staging_bytes)
+        calls = work_of(graph.ops[0], program)
+        staged = bool(program.workspace.staged_bytes)
+        if calls and calls[0].function == function and staged == bool(staging_bytes):
+            return graph
+    raise CalibrationError(f"{function}: no operator of {MOST_DRAWS} drawn ones calls it")
+
+
+def _stacks(functions: Iterable[str], bench: Bench) -> dict[str, int]:
+    """Function -> stack of a program that calls it once, the program's own frame included.
+
+    What is only ever called beside others, and calls nothing itself, has no row.
+    """
+    alone = [name for name in functions if name != "clip"]
+    return {n: measured(_single(n, 0), bench, 0).stack_bytes for n in alone}
+
+
+def _excess(linked: Linked, stacks: Mapping[str, int]) -> int:
+    """Stack of a program of many calls beyond that of its deepest kernel alone."""
+    if any(call.quantities.get("staged") for call in linked.calls):
+        return 0
+    return linked.stack_bytes - max(stacks.get(call.function, 0) for call in linked.calls)
+
+
+def _staged_stack(bench: Bench, stacks: Mapping[str, int]) -> int:
+    """What the copying of weights to RAM adds to the stack of the kernel that then runs."""
+    linked = measured(_single("conv_8", ROOM_BYTES // 8), bench, 0, ROOM_BYTES // 8)
+    return linked.stack_bytes - stacks["conv_8"]
+
+
+def _call_bytes(held: Sequence[Linked]) -> dict[str, float]:
+    """Function -> bytes that a call of it takes in the model's own function."""
+    from scipy.optimize import nnls
+
+    names = sorted({call.function for linked in held for call in linked.calls})
+    counts = np.array(
+        [[1, *(sum(c.function == n for c in linked.calls) for n in names)] for linked in held],
+        float,
+    )
+    found, _ = nnls(counts, np.array([linked.run_bytes for linked in held], float))
+    return {n: round(float(v), 1) for n, v in zip(names, found[1:], strict=True)}
+
+
+def _base_bytes(held: Sequence[Linked]) -> int:
+    return max(linked.constant_bytes for linked in held)
+
+
+def to_toml(header: Mapping[str, Any], cores: Mapping[str, CoreTable]) -> str:
+    """The text of the file; keys in order, so that two calibrations can be compared by eye."""
+    lines = [f"{key} = {_value(value)}" for key, value in header.items()]
+    for core, table in cores.items():
+        for part, row in table.rows.items():
+            if part != "kernels":
+                lines += ["", f"[{core}.{part}]"]
+                lines += [f"{key} = {_value(value)}" for key, value in row.items()]
+        for name, row in table.rows["kernels"].items():
+            lines += ["", f"[{core}.kernels.{name}]"]
+            lines += [f"{key} = {_value(value)}" for key, value in row.items()]
+    return "\n".join([*lines, ""])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return str(value)
