@@ -116,7 +116,10 @@ def measured(graph: Graph, bench: Bench, seed: int, staging_bytes: int = 0) -> L
 
 def _bytes(image: Image, program: Program) -> tuple[dict[str, int], int, int]:
     """Code by function, of the model's own function, and what the rest takes."""
-    held = {s.name.removeprefix(f"{PREFIX}_"): -(-s.size // 4) * 4 for s in image.functions()}
+    held: dict[str, int] = {}
+    for symbol in image.functions:
+        name = symbol.name.removeprefix(f"{PREFIX}_")
+        held[name] = held.get(name, 0) + -(-symbol.size // 4) * 4
     run = held.pop("run")
     weights = sum(kernel.weight_bytes for kernel in program.kernels.values())
     rest = image.flash_bytes - sum(held.values()) - run - weights

@@ -34,7 +34,7 @@ _TARGETS: dict[Family, tuple[tuple[str, ...], tuple[str, ...]]] = {  # without a
         ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp"),
     ),
     "gcc": (
-        ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft"),
+        ("-mcpu=cortex-m4+nofp", "-mthumb", "-mfloat-abi=soft"),
         ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"),
     ),
     "clang": (
@@ -172,7 +172,10 @@ def compile_host(
 
     Raises:
         BuildError: the compiler refuses.
+        ToolMissing: the compiler is zig, which brings no address sanitizer.
     """
+    if sanitize and compiler.family == "zig":
+        raise ToolMissing("zig has no address sanitizer: install gcc or clang for this machine")
     checks = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
     command = [
         *_compile_command(compiler),
@@ -305,6 +308,7 @@ def _does_not_fit(output: str, memory: Memory) -> str | None:
 
 def _refusal(compiler: Compiler, output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    first = [line for line in lines if re.search(r"error|undefined", line)] or lines
+    telling = re.compile(r"error:|undefined|missing|No such|cannot")
+    first = [line for line in lines if telling.search(line) and "collect2" not in line] or lines
     shown = "; ".join(first[:MOST_ERROR_LINES]) or "no message"
     return f"{compiler.version} refuses the program: {shown}"

@@ -67,19 +67,15 @@ def cost_table(image: Image) -> bytes:
     """
     start, code = image.code
     table = bytearray(_EMPTY * ((len(code) + 1) // 2))
-    for address, size in image.instructions:
-        at = address - start
-        while at < address - start + size:
-            wide = code[at + 1] >> 3 in (0x1D, 0x1E, 0x1F)
-            encoding = code[at : at + (4 if wide else 2)]
-            row = decode(encoding)
-            if row is None:
-                raise MachineFault(
-                    f"{image.function_at(start + at)}: {encoding.hex()} at {start + at:#x} is no"
-                    " instruction of a Cortex-M4"
-                )
-            table[at // 2 * ROW.size : (at // 2 + 1) * ROW.size] = row
-            at += len(encoding)
+    for address, encoding in image.encodings():
+        row = decode(encoding)
+        if row is None:
+            raise MachineFault(
+                f"{image.function_at(address)}: {encoding.hex()} at {address:#x} is no"
+                " instruction of a Cortex-M4"
+            )
+        at = (address - start) // 2 * ROW.size
+        table[at : at + ROW.size] = row
     return bytes(table)
 
 

@@ -1,6 +1,7 @@
 """A linked program: what is loaded where, and which bytes are whose."""
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ class Image:
     Attributes:
         segments: address in Flash and bytes of each part that is loaded; variables' initial values
             are at the address that the start-up copies them from.
-        symbols: by name.
+        symbols: by name; of several files' own ones with one name, any.
+        functions: one for each address, rising.
         sections: bytes of each section that takes Flash or RAM.
         code: address and bytes of all instructions.
         instructions: address and size of each stretch of `code` that is instructions, not data.
@@ -36,6 +38,7 @@ class Image:
 
     segments: tuple[tuple[int, bytes], ...]
     symbols: dict[str, Symbol]
+    functions: tuple[Symbol, ...]
     sections: dict[str, int]
     code: tuple[int, bytes]
     instructions: tuple[tuple[int, int], ...]
@@ -44,8 +47,9 @@ class Image:
 
     @property
     def flash_bytes(self) -> int:
-        """All that is loaded: code, constants and the variables' initial values, without holes."""
-        return sum(len(data) for _, data in self.segments)
+        """All that is loaded: code, constants and the variables' initial values."""
+        ends = [address + len(data) for address, data in self.segments]
+        return max(ends) - min(address for address, _ in self.segments)
 
     @property
     def static_bytes(self) -> int:
@@ -62,30 +66,46 @@ class Image:
             raise MachineFault(f"{name}: the program has no such function or variable")
         return self.symbols[name]
 
+    def encodings(self) -> Iterator[tuple[int, bytes]]:
+        """Address and bytes of each instruction."""
+        start, code = self.code
+        for address, size in self.instructions:
+            at, end = address - start, address - start + size
+            while at < end:
+                width = 4 if code[at + 1] >> 3 in (0x1D, 0x1E, 0x1F) else 2
+                yield start + at, code[at : at + width]
+                at += width
+
+    def check_fpu(self) -> None:
+        """Raise MachineFault if any instruction is of the FPU."""
+        for address, encoding in self.encodings():
+            if len(encoding) == 4 and encoding[1] & 0xEC == 0xEC and encoding[3] & 0xE == 0xA:
+                raise MachineFault(
+                    f"{self.function_at(address)}: uses the FPU, which this core does not have"
+                )
+
     def function_at(self, address: int) -> str:
         """The function that an instruction's address lies in, or the address where none does."""
-        functions = self.functions()
-        index = bisect_right([function.address for function in functions], address) - 1
-        if index < 0 or address >= functions[index].address + max(functions[index].size, 2):
-            return hex(address)
-        return functions[index].name
+        index = bisect_right([function.address for function in self.functions], address) - 1
+        if index >= 0:
+            function = self.functions[index]
+            if address < function.address + max(function.size, 2):
+                return function.name
+        return hex(address)
 
     def returns(self, function: str) -> list[int]:
         """Addresses in `function` to which the functions that it calls return, in order."""
-        symbol, (start, code) = self.symbol(function), self.code
-        found, at = [], symbol.address - start
-        while at < symbol.address - start + symbol.size:
-            first, second = code[at + 1], code[at + 3] if at + 3 < len(code) else 0
-            wide = first >> 3 in (0x1D, 0x1E, 0x1F)
-            at += 4 if wide else 2
-            if first >> 3 == 0x1E and second >> 6 == 3 and second & 0x10:  # BL
-                found.append(start + at)
-        return found
+        symbol = self.symbol(function)
+        return [
+            address + 4
+            for address, encoding in self.encodings()
+            if symbol.address <= address < symbol.address + symbol.size and _is_call(encoding)
+        ]
 
-    def functions(self) -> list[Symbol]:
-        """All functions by rising address."""
-        found = [symbol for symbol in self.symbols.values() if symbol.is_function]
-        return sorted(found, key=lambda symbol: symbol.address)
+
+def _is_call(encoding: bytes) -> bool:
+    """Whether an instruction is BL."""
+    return len(encoding) == 4 and encoding[1] >> 3 == 0x1E and encoding[3] & 0xD0 == 0xD0
 
 
 def read_elf(path: Path) -> Image:
@@ -114,24 +134,27 @@ def read_elf(path: Path) -> Image:
         symbols = [
             (symbol.name, symbol["st_value"], symbol["st_size"], symbol["st_info"]["type"])
             for symbol in listed.iter_symbols()
-            if symbol.name
+            if symbol.name and symbol["st_info"]["type"] not in ("STT_FILE", "STT_SECTION")
         ]
         code = (sections[".text"]["sh_addr"], sections[".text"].data())
         sizes = {name: section["sh_size"] for name, section in sections.items()}
-    found = {
-        name: Symbol(name, value & ~1 if kind == "STT_FUNC" else value, size, kind == "STT_FUNC")
+    found = [
+        Symbol(name, value & ~1 if kind == "STT_FUNC" else value, size, kind == "STT_FUNC")
         for name, value, size, kind in symbols
         if not name.startswith("$")
-    }
+    ]
+    by_name = {symbol.name: symbol for symbol in found}
+    functions = {symbol.address: symbol for symbol in found if symbol.is_function}
     marks = sorted({(value, name[:2]) for name, value, _, _ in symbols if name[:2] in ("$t", "$d")})
     return Image(
         segments,
-        found,
+        by_name,
+        tuple(functions[address] for address in sorted(functions)),
         sizes,
         code,
         _stretches(marks, code),
-        found["firmware_stack_top"].address,
-        found["firmware_bss_end"].address,
+        by_name["firmware_stack_top"].address,
+        by_name["firmware_bss_end"].address,
     )
 
 

@@ -3,8 +3,9 @@
 The emulator is a process of its own (`nas.emulation.machine`), one for each `Machine`.
 """
 
+from __future__ import annotations
+
 import hashlib
-import os
 import platform
 import subprocess
 import sys
@@ -27,13 +28,19 @@ from nas.errors import MachineFault, Mismatch, ToolMissing
 
 MOST_SECONDS = 60.0  # of one call
 
+# As `python -m nas.emulation.machine`, from wherever this package was loaded.
+_START = "import sys; sys.path.append(sys.argv[1]); from nas.emulation.machine import main; main()"
+
 Place = str | int
 """A variable's name, or an address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """What a call gave: r0, and the bytes of each place that was asked for."""
+    """What a call gave: r0, and the bytes of each place that was asked for.
+
+    `stack_bytes` is the most that was ever written, by this call and those before it.
+    """
 
     value: int
     outputs: tuple[bytes, ...]
@@ -58,6 +65,15 @@ class Counts:
     code_misses: int
     unaligned: int
 
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.instructions + other.instructions,
+            self.cycles + other.cycles,
+            self.data_misses + other.data_misses,
+            self.code_misses + other.code_misses,
+            self.unaligned + other.unaligned,
+        )
+
     def cycles_at(self, wait_states: int) -> int:
         """Cycles when each miss costs `wait_states`."""
         return self.cycles + wait_states * (self.data_misses + self.code_misses)
@@ -67,8 +83,9 @@ class Counts:
 class Measurement:
     """One measured call.
 
-    `functions` holds those that ran, by name; `stack_bytes` is the deepest that the stack ever was;
-    `parts` are the counts from each mark to the next, before the first and after the last included.
+    `functions` holds those that ran, by name; `stack_bytes` is how deep the stack ever went, be it
+    written there or not; `parts` are the counts from each mark to the next, before the first and
+    after the last included.
     """
 
     returned: Returned
@@ -90,24 +107,22 @@ class Machine:
 
         Raises:
             ToolMissing: Unicorn or pyelftools is not installed.
-            MachineFault: the start-up does not reach main.
+            MachineFault: the program uses an FPU that is not there, or does not reach main.
         """
         self.image: Image = read_elf(program)
+        if not has_fpu:  # the emulator's is always there
+            self.image.check_fpu()
         self.memory, self._cache, self._table = memory, cache, b""
         root = str(Path(nas.__file__).parents[1])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by close()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "nas.emulation.machine"],
+            [sys.executable, "-P", "-c", _START, root],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
-        self._to, self._from = (
-            cast(BinaryIO, self._process.stdin),
-            cast(BinaryIO, self._process.stdout),
-        )
+        self._to = cast(BinaryIO, self._process.stdin)
+        self._from = cast(BinaryIO, self._process.stdout)
         try:
             image = self.image
             self._ask(
@@ -117,7 +132,6 @@ class Machine:
                     "statics": (image.stack_top, image.statics_end),
                     "entry": image.symbol("Reset_Handler").address,
                     "main": image.symbol("main").address,
-                    "has_fpu": has_fpu,
                     "addresses": [address for address, _ in image.segments],
                 },
                 [data for _, data in image.segments],
@@ -186,16 +200,17 @@ class Machine:
         code = (self.image.code[0], len(self.image.code[1]))
         header |= {"library": str(_hook(self._cache)), "code": code, "penalty": BRANCH_PENALTY}
         header["marks"] = len(marks)
-        rows = with_marks(self._table, [(mark - code[0]) // 2 for mark in marks])
-        reply, outputs = self._ask(header, [*blobs, rows])
+        marked = with_marks(self._table, [(mark - code[0]) // 2 for mark in marks])
+        reply, outputs = self._ask(header, [*blobs, marked])
         returned = Returned(reply["result"], tuple(outputs[:-2]), reply["stack_bytes"])
         table = np.frombuffer(outputs[-1], np.uint64).reshape(-1, 5)
-        functions = {}
-        for symbol in self.image.functions():
+        functions: dict[str, Counts] = {}
+        for symbol in self.image.functions:
             first = (symbol.address - code[0]) // 2
             rows = table[first : first + (symbol.size + 1) // 2]
-            if 0 <= first < len(table) and rows[:, 0].any():
-                functions[symbol.name] = _counts(rows)
+            if rows[:, 0].any():
+                before = functions.get(symbol.name, Counts(0, 0, 0, 0, 0))
+                functions[symbol.name] = before + _counts(rows)
         until = np.frombuffer(outputs[-2], np.uint64).reshape(-1, 5)[: len(marks)]
         steps = np.vstack([until, table.sum(axis=0)])
         steps[1:] -= steps[:-1].copy()

@@ -1,8 +1,8 @@
 """The process that holds the emulated Cortex-M4: `python -m nas.emulation.machine`.
 
 The only module that imports Unicorn, whose licence is the GPL 2; others talk to it through its
-standard input and output, in the messages of `wire`. Flash, RAM and the core's own registers are all
-the memory there is. Hooks only run in a measured run, on instructions, and in a repetition that
+standard input and output, in the messages of `wire`. Flash, RAM and the core's own registers are
+all the memory there is. Hooks only run in a measured run, on instructions, and in a repetition that
 finds out what a fault was: Unicorn's hooks on memory change what some programs compute.
 """
 
@@ -42,7 +42,6 @@ class Program:
     statics: tuple[int, int]  # the variables' first and last address + 1
     entry: int
     main: int
-    has_fpu: bool
     segments: list[tuple[int, bytes]]
 
 
@@ -84,8 +83,9 @@ class Machine:
             self.engine.mem_write(address, data)
         start, size = program.ram
         self.engine.mem_write(start, paint * _whole_pages(size))
-        if program.has_fpu:
-            self.engine.reg_write(arm_const.UC_ARM_REG_FPEXC, 1 << 30)
+        self.engine.reg_write(
+            arm_const.UC_ARM_REG_FPEXC, 1 << 30
+        )  # what the start-up's write means
         self.stack_top = program.statics[0]
         self._go(program.entry, program.main, (), 10.0)
         self.engine.mem_write(start, paint * (self.stack_top - start))
@@ -182,7 +182,6 @@ class Session:
             statics=tuple(header["statics"]),
             entry=header["entry"],
             main=header["main"],
-            has_fpu=header["has_fpu"],
             segments=list(zip(header["addresses"], blobs, strict=True)),
         )
         self.machine = _explained(lambda probe: Machine(self.program, probe=probe))
@@ -204,16 +203,20 @@ class Session:
 
         Their memory is filled with different bytes: a program shows that reads what it never wrote.
         """
-        plain = _explained(lambda probe: Machine(self.program, probe=probe))
-        expected = _explained(lambda probe: call.run(plain))
+
+        def attempt(probe: bool) -> tuple[tuple[int, list[bytes]], int]:
+            plain = Machine(self.program, probe=probe)
+            return call.run(plain), plain.stack_used()
+
+        expected, stack_bytes = _explained(attempt)
         machine = Machine(self.program, paint=b"\x5a")
         meter = Meter(machine, header, table)
         found = call.run(machine)
-        facts, counts = meter.finish()
+        counts = meter.finish()
         if found != expected:
             raise Fault(kind="differs")
-        stacks = [plain.stack_used(), machine.stack_used(), facts.pop("stack_bytes")]
-        return {"result": found[0], "stack_bytes": max(stacks), **facts}, [*found[1], *counts]
+        stack_bytes = max(stack_bytes, machine.stack_used(), meter.deepest())
+        return {"result": found[0], "stack_bytes": stack_bytes}, [*found[1], *counts]
 
 
 class Meter:
@@ -253,8 +256,12 @@ class Meter:
         if status:
             raise Fault(kind="trap", reason=f"the hook is refused with status {status}")
 
-    def finish(self) -> tuple[dict[str, Any], list[bytes]]:
-        """What was counted in all and until each mark.
+    def deepest(self) -> int:
+        """Bytes of the stack that were reserved at any time, written or not."""
+        return self.machine.stack_top - int(self.state.lowest_stack)
+
+    def finish(self) -> list[bytes]:
+        """What was counted until each mark, and in all.
 
         Raises:
             Fault: the run did what a Cortex-M4 does not.
@@ -267,8 +274,7 @@ class Meter:
                 pc=state.fault_at,
                 address=state.fault_address,
             )
-        facts = {"stack_bytes": self.machine.stack_top - state.lowest_stack}
-        return facts, [self.marks.raw, self.counts.raw]
+        return [self.marks.raw, self.counts.raw]
 
 
 def _explained(attempt: Callable[[bool], _T], fault: Fault | None = None) -> _T:
@@ -317,8 +323,12 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
         send(sink, reply, data)
 
 
-if __name__ == "__main__":
-    # What libraries print must not get between the messages.
+def main() -> None:
+    """Serve standard input and output; what libraries print must not get between the messages."""
     messages = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(sys.stdin.buffer, messages)
+
+
+if __name__ == "__main__":
+    main()
