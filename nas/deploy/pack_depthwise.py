@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from nas.deploy.channels import Channels
 from nas.network.numerics import pack, packed_bytes
 
+STRIP_BYTES = 4096  # of split rows, unless three output rows need more
+
 
 def weight_bytes(channels: int, taps: int, bits: int) -> int:
     """Flash bytes of the packed weights."""
@@ -20,6 +22,19 @@ def weight_bytes(channels: int, taps: int, bits: int) -> int:
 def table_bytes(channels: int) -> int:
     """Flash bytes of the constants."""
     return 8 * channels + (channels + 3) // 4 * 4
+
+
+def scratch_bytes(
+    kernel: tuple[int, int], stride: tuple[int, int], out_height: int, out_width: int
+) -> int:
+    """Working memory of one call: see depthwise_planes.c."""
+    words = kernel[1] // 2 + 1
+    blocks = 4 * (16 + 8 * kernel[0] * words)
+    row = 16 * (((out_width + 3) // 4 * 4 - 1) * stride[1] // 2 + words)
+    fit = STRIP_BYTES // row
+    rows = (fit - kernel[0]) // stride[0] + 1 if fit > kernel[0] else 0
+    strip = min(out_height, max(3, rows - 1 | 1))
+    return blocks + row * ((strip - 1) * stride[0] + kernel[0])
 
 
 def pack_weights(channels: Channels, bits: int) -> NDArray[np.uint8]:

@@ -1,47 +1,63 @@
 #include "depthwise.h"
 
-/* Twice the accumulator of one output of one channel, by the definition. */
-static int32_t window_sum(const nas_conv *conv, int32_t bias, const int8_t *x, const int16_t *taps,
-                          int32_t top, int32_t left) {
-    int32_t sum = bias;
-    for (int32_t i = top; i < top + conv->kernel_height; i++) {
-        for (int32_t j = left; j < left + conv->kernel_width; j++) {
-            int inside = i >= 0 && i < conv->in_height && j >= 0 && j < conv->in_width;
-            int32_t value = inside ? x[(i * conv->in_width + j) * conv->in_channels] : conv->in_zero;
-            sum += 2 * value * *taps++;
-        }
-    }
-    return sum;
+#if defined(__ARM_FEATURE_DSP)
+
+static inline int32_t multiply_pair(uint32_t x, uint32_t taps, int32_t sum) {
+    int32_t result;
+    __asm__("smlad %0, %1, %2, %3" : "=r"(result) : "r"(x), "r"(taps), "r"(sum));
+    return result;
 }
 
-static void depthwise(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch, uint32_t bits) {
-    int16_t *taps = scratch;
-    nas_taps reader = nas_taps_of(conv, bits);
-    for (uint32_t channel = 0; channel < conv->in_channels; channel++) {
-        nas_channel constants = nas_channel_of(conv, channel);
-        for (uint32_t i = 0; i < (uint32_t)conv->kernel_height * conv->kernel_width; i++) {
-            taps[i] = (int16_t)nas_next_tap(&reader);
-        }
-        int8_t *to = y + channel;
-        for (int32_t i = 0; i < conv->out_height; i++) {
-            for (int32_t j = 0; j < conv->out_width; j++, to += conv->out_channels) {
-                int32_t top = i * conv->stride_height - conv->pad_top;
-                int32_t left = j * conv->stride_width - conv->pad_left;
-                int32_t sum = window_sum(conv, constants.bias, x + channel, taps, top, left);
-                *to = nas_output(sum, &constants);
+static inline int32_t multiply_add(int32_t a, int32_t b, int32_t addend) {
+    int32_t result;
+    __asm__("smmlar %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(addend));
+    return result;
+}
+
+/* Twice an accumulator to an output. */
+static inline int8_t output_of(int32_t sum, const nas_channel *channel) {
+    int32_t value, shift = channel->shift;
+    if (shift > 0) {
+        value = multiply_add(sum, channel->multiplier, channel->offset + (sum >> 31)) >> shift;
+    } else {
+        int32_t raised = sum * (1 << (shift & 31));
+        value = multiply_add(raised, channel->multiplier, channel->offset);
+    }
+    __asm__("ssat %0, #8, %1" : "=r"(value) : "r"(value) : "cc");
+    return (int8_t)value;
+}
+
+/* The nas_plane for any window and stride. */
+static void any_plane(const nas_channel *channel, const uint32_t *x, int8_t *y, uint32_t rows,
+                      const nas_conv *conv) {
+    const uint32_t *taps = (const uint32_t *)(channel + 1);
+    uint32_t words = nas_tap_words(conv), row_words = 4 * nas_row_pairs(conv);
+    uint32_t columns = conv->out_width * (uint32_t)conv->stride_width;
+    for (; rows > 0; rows--, x += conv->stride_height * row_words) {
+        for (uint32_t column = 0; column < columns; column += conv->stride_width) {
+            const uint32_t *pair = x + column / 2 * 4, *tap = taps + (column & 1);
+            int32_t sum = channel->bias;
+            for (uint32_t i = conv->kernel_height; i > 0; i--, pair += row_words - 4 * words) {
+                for (uint32_t j = words; j > 0; j--, pair += 4, tap += 2) {
+                    sum = multiply_pair(*pair, *tap, sum);
+                }
             }
+            *y = output_of(sum, channel);
+            y += conv->out_channels;
         }
     }
 }
+
+#endif
 
 void NAS(depthwise_8)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch) {
-    depthwise(conv, x, y, scratch, 8);
+    NAS(depthwise_planes)(conv, x, y, scratch, 8, NAS_PLANE(any_plane));
 }
 
 void NAS(depthwise_4)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch) {
-    depthwise(conv, x, y, scratch, 4);
+    NAS(depthwise_planes)(conv, x, y, scratch, 4, NAS_PLANE(any_plane));
 }
 
 void NAS(depthwise_2)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch) {
-    depthwise(conv, x, y, scratch, 2);
+    NAS(depthwise_planes)(conv, x, y, scratch, 2, NAS_PLANE(any_plane));
 }
