@@ -6,7 +6,6 @@ from importlib import resources
 
 import numpy as np
 
-from nas.deploy import pack_depthwise
 from nas.deploy.c_text import check_prefix, identifiers
 from nas.deploy.kernel_files import files_of
 from nas.deploy.to_c import Normalisation, to_c
@@ -62,7 +61,7 @@ def c_bundle(
         f"{prefix}.c": c.source,
         "test_vectors.h": _vectors(model, inputs, names),
     }
-    kernels = files_of(c.functions) | _instances(program)
+    kernels = files_of(c.functions)
     kernels["names.h"] = _names(prefix)
     return files | {f"kernels/{name}": text for name, text in kernels.items()}
 
@@ -85,15 +84,6 @@ def _names(prefix: str) -> str:
         "#ifndef NAS_NAMES_H\n#define NAS_NAMES_H\n\n"
         f"#define NAS(name) {prefix}_##name\n\n#endif\n"
     )
-
-
-def _instances(program: Program) -> dict[str, str]:
-    """A small file for every size that a kernel is assembled for."""
-    sizes = {kernel.instance for kernel in program.kernels.values() if kernel.instance}
-    return {
-        f"depthwise_3x3_{'x'.join(map(str, size))}.S": pack_depthwise.instance_text(size)
-        for size in sorted(sizes)
-    }
 
 
 def _example(prefix: str, names: tuple[str, str], about: Description) -> str:

@@ -78,11 +78,8 @@ def _conv(e: Emitter, op: Conv2d, name: str) -> Calls:
 
 def _depthwise(e: Emitter, op: DepthwiseConv2d, name: str) -> Calls:
     channels = channels_of(e.model, op)
-    kernel = e.program.kernels[op.name]
-    packed = pack_depthwise.pack(channels.values, op.weight_bits)
-    table = pack_depthwise.table(channels)
-    extra = pack_depthwise.instance_arguments(kernel.instance)
-    return _weighted(e, op, name, packed, table, extra)
+    packed = pack_depthwise.pack_weights(channels, op.weight_bits).view(np.uint32)
+    return _weighted(e, op, name, packed, pack_depthwise.pack_table(channels), ())
 
 
 def _weighted(

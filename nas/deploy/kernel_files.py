@@ -1,7 +1,7 @@
 """Which files of the kernel library some kernels need: found in the files themselves.
 
-A file defines `NAS(name)` as a function, or as the NAME of an assembled body, and may mention
-others; headers and included bodies come along. So no list can fall behind the library.
+A file defines `NAS(name)` as a function in C, as a global label or as the NAME of an assembled body,
+and may mention others; headers and included bodies come along. So no list can fall behind the library.
 """
 
 import re
@@ -12,7 +12,9 @@ from importlib import resources
 from nas.errors import UnsupportedOp
 
 _DEFINES = re.compile(
-    r"^(?:[a-z][\w *]*?\bNAS\((\w+)\)\([^;{]*\)\s*\{|#define NAME NAS\((\w+)\)$)", re.M
+    r"^(?:[a-z][\w *]*?\bNAS\((\w+)\)\([^;{]*\)\s*\{"  # a function in C
+    r"|(?:#define NAME|\s+\.globa?l) NAS\((\w+)\)$)",  # in assembly
+    re.M,
 )
 _MENTIONS = re.compile(r"\bNAS\((\w+)\)")
 _INCLUDES = re.compile(r'^#\s*include "([\w.]+)"', re.M)

@@ -112,19 +112,18 @@ def _conv(op: Conv2d, graph: Graph) -> Kernel:
     return Kernel(
         f"{'conv' if tiled else 'fully_connected'}_{op.weight_bits}{wide}",
         packing.packed_bytes(inner, channels, op.weight_bits) + pack_conv.table_bytes(channels),
-        pack_conv.scratch_bytes(inner, row, op.kernel[0], padded, tiled),
+        pack_conv.scratch_bytes(op.kernel[0], row, op.stride[1] * shape[2], padded, tiled),
     )
 
 
 def _depthwise(op: DepthwiseConv2d, graph: Graph) -> Kernel:
-    shape, out = graph.shapes[op.inputs[0]], graph.shapes[op.name]
-    packed = pack_depthwise.packed_bytes(size(op.kernel), shape[2], op.weight_bits)
-    if pack_depthwise.is_3x3(op, shape):
-        scratch = pack_depthwise.scratch_bytes_3x3(shape)
-        name, instance = f"depthwise_3x3_{op.weight_bits}", (shape[1], shape[2])
-        return Kernel(name, packed, scratch, instance)
-    scratch = pack_depthwise.scratch_bytes(op, shape, out)
-    return Kernel(f"depthwise_{op.weight_bits}", packed, scratch)
+    height, width, channels = graph.shapes[op.name]
+    packed = pack_depthwise.weight_bytes(channels, size(op.kernel), op.weight_bits)
+    return Kernel(
+        f"depthwise_{op.weight_bits}",
+        packed + pack_depthwise.table_bytes(channels),
+        pack_depthwise.scratch_bytes(op.kernel, op.stride, height, width),
+    )
 
 
 CHOICES: dict[type[Op], Callable[[Any, Graph], Kernel]] = {
