@@ -36,21 +36,27 @@ def table_bytes(channels: int) -> int:
     return TABLE_BYTES * ((channels + 1) // 2)
 
 
-def scratch_bytes(rows: int, row: int, spacing: int, columns: int, padded: bool) -> int:
+def scratch_bytes(
+    rows: int, row: int, spacing: int, span: int, columns: int, padded: bool
+) -> int:
     """Working memory of `conv_*`.
 
     Args:
         rows: kernel height.
         row: inputs of one kernel row: kernel width * in channels.
         spacing: stride width * in channels.
+        span: rows that all windows reach over: (out height - 1) * stride height + kernel height.
         columns: output width.
         padded: some window reaches over the map's border.
     """
     lanes = 16 * ((row * rows + 1) // 2)
     if not padded:
         return lanes
-    whole = rows * (row + (columns - 1) * spacing)
-    edge = whole if whole <= _PADDED_BYTES else row + 3 * spacing
+    whole = row + (columns - 1) * spacing
+    if whole * rows <= _PADDED_BYTES:
+        edge = whole * min(span, _PADDED_BYTES // whole)
+    else:
+        edge = row + 3 * spacing
     return lanes + (edge + 3) // 4 * 4
 
 

@@ -11,7 +11,7 @@ void NAS(convolve_single)(const nas_conv *conv, const int8_t *x, int8_t *y, void
             NAS(gather_one)(&reader, row * conv->stride_height - conv->pad_top,
                             (column * conv->stride_width - conv->pad_left) * conv->in_channels, 0, 1,
                             NAS(widen_1));
-            dot(conv, reader.lanes, y, nas_pairs(conv));
+            dot(conv, reader.lanes, y, reader.pairs);
             y += conv->out_channels;
         }
     }

@@ -29,17 +29,18 @@ uint32_t *NAS(widen_1)(uint32_t *lanes, const int8_t *x, uint32_t words)
 {
     return widen(lanes, x, words, 1);
 }
-void NAS(gather)(nas_tile *tile, const int8_t *x, uint32_t rows)
+void NAS(gather)(const nas_tile *tile, const int8_t *x, uint32_t rows)
 {
+    uint32_t *lanes = tile->lanes, done = tile->rest_done;
     for (; rows > 0; rows--) {
         for (uint32_t pixel = 0; pixel < 4; pixel++) {
             const int8_t *row = x + pixel * tile->spacing;
-            widen(tile->lanes + pixel, row, tile->words, 4);
+            widen(lanes + pixel, row, tile->words, 4);
             for (uint32_t i = 0; i < tile->left_over; i++)
-                nas_put_lane(tile->rest + pixel, tile->rest_done + i, 4, row[4 * tile->words + i]);
+                nas_put_lane(tile->rest + pixel, done + i, 4, row[4 * tile->words + i]);
         }
-        tile->lanes += 8 * tile->words;
-        tile->rest_done += tile->left_over;
+        lanes += 8 * tile->words;
+        done += tile->left_over;
         x += (ptrdiff_t)(4 * tile->words + tile->left_over) + tile->skip;
     }
 }

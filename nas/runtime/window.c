@@ -22,10 +22,13 @@ void NAS(start_reader)(nas_reader *reader, const nas_conv *conv, const int8_t *x
     reader->row = conv->kernel_width * conv->in_channels;
     reader->span = reader->row + 3 * spacing;
     reader->lanes = scratch;
-    reader->edge = (int8_t *)(reader->lanes + pixels * nas_pairs(conv));
+    reader->pairs = ((uint32_t)reader->row * conv->kernel_height + 1) / 2;
+    reader->edge = (int8_t *)(reader->lanes + pixels * reader->pairs);
     reader->tile.words = (uint32_t)reader->row / 4;
     reader->tile.left_over = (uint32_t)reader->row % 4;
     reader->tile.skip = reader->stride - reader->row;
+    reader->tile.lanes = reader->lanes;
+    reader->tile.rest_done = 0;
     reader->tile.rest = reader->lanes + 8 * reader->tile.words * conv->kernel_height;
     reader->tile.spacing = (uint32_t)spacing;
 }
@@ -57,11 +60,14 @@ void NAS(copy_padded)(const nas_reader *reader, const int8_t *x, int32_t top, in
                        (uint32_t)(end - above));
 }
 
-void NAS(gather_edge)(nas_reader *reader, int32_t top, int32_t start)
+void NAS(gather_edge)(const nas_reader *reader, int32_t top, int32_t start)
 {
+    nas_tile tile = reader->tile;
     for (uint32_t rows = reader->conv->kernel_height; rows > 0; rows--, top++) {
         NAS(copy_padded)(reader, reader->x, top, 1, start, reader->span, 1);
-        NAS(gather)(&reader->tile, reader->edge, 1);
+        NAS(gather)(&tile, reader->edge, 1);
+        tile.lanes += 8 * tile.words;
+        tile.rest_done += tile.left_over;
     }
 }
 
