@@ -18,7 +18,7 @@ from nas.network.numerics import Int8, Int64
 LARGEST_PACKED = 512  # 512 * 127 * 128 < 2^23
 TABLE_BYTES = 20  # of a channel pair
 _CHANNEL_1_LEFT, _CHANNEL_0_LEFT = 1 << 31, 1 << 15
-_EDGE_BYTES = 256  # conv.c
+_PADDED_BYTES = 512  # conv.c
 
 
 def is_wide(inner: int) -> bool:
@@ -37,22 +37,32 @@ def table_bytes(channels: int) -> int:
 
 
 def scratch_bytes(
-    rows: int, row: int, spacing: int, padded: bool, tiled: bool
+    rows: int, row: int, spacing: int, span: int, columns: int, padded: bool
 ) -> int:
-    """Working memory of the driver.
+    """Working memory of `conv_*`.
 
     Args:
         rows: kernel height.
         row: inputs of one kernel row: kernel width * in channels.
         spacing: stride width * in channels.
+        span: rows that all windows reach over: (out height - 1) * stride height + kernel height.
+        columns: output width.
         padded: some window reaches over the map's border.
-        tiled: four or more output positions (`conv_*`, not `fully_connected_*`).
     """
-    lanes = (16 if tiled else 4) * ((row * rows + 1) // 2)
-    edge = row + 3 * spacing if tiled else row
-    if tiled and edge * rows <= _EDGE_BYTES:
-        edge *= rows
-    return lanes + ((edge + 3) // 4 * 4 if padded else 0)
+    lanes = 16 * ((row * rows + 1) // 2)
+    if not padded:
+        return lanes
+    whole = row + (columns - 1) * spacing
+    if whole * rows <= _PADDED_BYTES:
+        edge = whole * min(span, _PADDED_BYTES // whole)
+    else:
+        edge = row + 3 * spacing
+    return lanes + (edge + 3) // 4 * 4
+
+
+def single_scratch_bytes(rows: int, row: int, padded: bool) -> int:
+    """Working memory of `fully_connected_*`; arguments as of `scratch_bytes`."""
+    return 4 * ((row * rows + 1) // 2) + ((row + 3) // 4 * 4 if padded else 0)
 
 
 def lane_order(inner: int, rows: int) -> Int64:

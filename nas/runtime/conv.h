@@ -33,9 +33,9 @@ uint32_t *NAS(widen_1)(uint32_t *lanes, const int8_t *x, uint32_t words);
 
 /* A tile being gathered. gather.S has the offsets. */
 typedef struct {
-    uint32_t *lanes;    /* where the next whole word goes */
+    uint32_t *lanes;    /* where whole words go */
     uint32_t *rest;     /* the k-pairs of what is left of rows */
-    uint32_t rest_done; /* inputs there */
+    uint32_t rest_done; /* inputs that are there already */
     uint32_t spacing;   /* bytes from pixel to pixel */
     uint32_t words;     /* whole words in a row */
     uint32_t left_over; /* inputs of a row beyond them */
@@ -43,6 +43,41 @@ typedef struct {
 } nas_tile;
 
 /* Gathers `rows` kernel rows of four pixels, the first pixel's at x. */
-void NAS(gather)(nas_tile *tile, const int8_t *x, uint32_t rows);
+void NAS(gather)(const nas_tile *tile, const int8_t *x, uint32_t rows);
+
+/* Where windows are read from, and what stays the same from window to window. */
+typedef struct {
+    const nas_conv *conv;
+    const int8_t *x; /* the map, or padded rows of it */
+    int32_t height, stride; /* rows of x, and bytes of a row */
+    int32_t row, span; /* bytes of a kernel row, and of one that serves a whole tile */
+    uint32_t *lanes;
+    int8_t *edge; /* room for rows with their padding */
+    uint32_t pairs; /* k-pairs of a window */
+    nas_tile tile;
+} nas_reader;
+
+/* `pixels`: 4 for tiles, 1 for windows one by one. */
+void NAS(start_reader)(nas_reader *reader, const nas_conv *conv, const int8_t *x, void *scratch,
+                       uint32_t pixels);
+
+/* `rows` rows of the map from `top` on, `bytes` bytes of each from byte `start` on, to `edge`. What is outside
+ * of the map becomes the zero point: in rows that are inside only if `fill`. */
+void NAS(copy_padded)(const nas_reader *reader, const int8_t *x, int32_t top, int32_t rows,
+                      int32_t start, int32_t bytes, int fill);
+
+/* Four windows side by side that may reach over the border; the first one begins at row `top`, byte `start`. */
+void NAS(gather_edge)(const nas_reader *reader, int32_t top, int32_t start);
+
+/* One window into lanes `pixels` words apart, from word `pixel` on; `widen_row` is widen_4 or widen_1. */
+void NAS(gather_one)(const nas_reader *reader, int32_t top, int32_t start, uint32_t pixel, uint32_t pixels,
+                     uint32_t *(*widen_row)(uint32_t *lanes, const int8_t *x, uint32_t words));
+
+/* Puts left over input number `at` of one pixel into its lane; `rest` is that pixel's first k-pair. */
+static inline void nas_put_lane(uint32_t *rest, uint32_t at, uint32_t stride, int8_t value)
+{
+    uint32_t *word = rest + at / 2 * stride;
+    *word = at % 2 ? (*word & 0xFFFFu) | (uint32_t)value << 16 : (uint32_t)value & 0xFFFFu;
+}
 
 #endif

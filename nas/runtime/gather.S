@@ -6,11 +6,9 @@
 #if defined(__ARM_FEATURE_DSP)
 #include "names.h"
 
-#define REST_DONE 8 /* in nas_tile */
-
 #define LEFT_OVER 0 /* in the frame */
 #define SKIP 4
-#define TILE 8
+#define FRAME 12 /* with r4-r11 and lr, a multiple of 8 */
 
     .syntax unified
     .thumb
@@ -41,14 +39,12 @@
     .thumb_func
     .type NAS(gather), %function
 NAS(gather): /* (tile, x, rows) */
-    push {r0, r4-r11, lr}
-    sub sp, sp, #TILE
+    push {r4-r11, lr}
+    sub sp, sp, #FRAME
     mov.w r11, r2
     ldm.w r0, {r4-r10} /* lanes, rest, rest_done, spacing, words, left_over, skip */
-    str r9, [sp, #LEFT_OVER]
+    str.w r9, [sp, #LEFT_OVER]
     str.w r10, [sp, #SKIP]
-    mla r9, r2, r9, r6
-    str.w r9, [r0, #REST_DONE]
     mov.w r0, r4
     mov.w r2, r7
     add.w r3, r7, r7
@@ -96,10 +92,8 @@ NAS(gather): /* (tile, x, rows) */
     add.w r1, r1, r8
     subs.w r11, r11, #1
     bne.w .Lrow
-    ldr.w r1, [sp, #TILE]
-    str.w r0, [r1]
-    add sp, sp, #TILE
-    pop {r0, r4-r11, pc}
+    add sp, sp, #FRAME
+    pop {r4-r11, pc}
 .Lodd: /* enters at the loop's second word */
     add.w r9, r9, #1
     sub.w r0, r0, #32
