@@ -18,6 +18,8 @@
 typedef void nas_product(const nas_conv *conv, const uint32_t *x, int8_t *y, uint32_t pairs);
 
 nas_product NAS(gemm_8), NAS(gemm_8_wide), NAS(dot_8), NAS(dot_8_wide);
+nas_product NAS(gemm_4), NAS(gemm_4_wide), NAS(dot_4), NAS(dot_4_wide);
+nas_product NAS(gemm_2), NAS(gemm_2_wide), NAS(dot_2);
 
 /* The drivers: gather windows into `scratch`, call the product. `convolve` takes tiles of four pixels and the
  * rest one by one; `convolve_single` all one by one. */

@@ -53,6 +53,7 @@ void NAS(conv_8_wide)(const nas_conv *conv, const int8_t *x, int8_t *y, void *sc
 void NAS(conv_4)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
 void NAS(conv_4_wide)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
 void NAS(conv_2)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
+void NAS(conv_2_wide)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
 
 /* The same for fewer than four output positions: one by one. */
 void NAS(fully_connected_8)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);

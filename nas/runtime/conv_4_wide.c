@@ -1,0 +1,6 @@
+#include "conv.h"
+
+void NAS(conv_4_wide)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch)
+{
+    NAS(convolve)(conv, x, y, scratch, NAS(gemm_4_wide), NAS(dot_4_wide));
+}

@@ -1,0 +1,6 @@
+#include "conv.h"
+
+void NAS(fully_connected_4)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch)
+{
+    NAS(convolve_single)(conv, x, y, scratch, NAS(dot_4));
+}
