@@ -15,8 +15,20 @@
 #define STRIP_BYTES 4096u /* of split rows, unless three output rows need more */
 #define LEFT_SHIFT INT32_MIN /* marks a shift to the left, by the low byte */
 
-void NAS(depthwise_split)(const int8_t *x, uint32_t *to, uint32_t channels, uint32_t columns,
-                          uint32_t zeros, uint32_t odd);
+/* How a row of x becomes one of scratch: pairs of padding, a column right of padding, groups of four
+ * columns, two columns, a column left of padding, pairs of padding. */
+typedef struct {
+    uint32_t channels;
+    uint32_t x_rest, to_rest; /* bytes from the end of a row to the next one */
+    uint32_t zeros, zero;     /* padding: four bytes, two lanes */
+    uint32_t fours;
+    uint32_t before, after; /* pairs of padding */
+    uint32_t parts;         /* which of the others there are */
+} nas_split;
+
+enum { HAS_BEFORE = 1, HAS_LEFT = 2, HAS_TWO = 4, HAS_RIGHT = 8, HAS_AFTER = 16 };
+
+void NAS(depthwise_split)(const nas_split *split, const int8_t *x, uint32_t *to, uint32_t rows);
 
 static inline uint32_t min(uint32_t a, uint32_t b) {
     return a < b ? a : b;
@@ -26,66 +38,93 @@ static inline uint32_t pair_of(int32_t left, int32_t right) {
     return (uint16_t)left | (uint32_t)right << 16;
 }
 
-static uint32_t *fill_pairs(uint32_t *to, uint32_t pairs, uint32_t zero) {
-    for (uint32_t i = 0; i < 4 * pairs; i++) {
-        *to++ = zero;
+static nas_split split_of(const nas_conv *conv) {
+    uint32_t needed = ((conv->out_width - 1u) * conv->stride_width + conv->kernel_width + 1u) / 2;
+    uint32_t before = conv->pad_left / 2u, left = conv->pad_left & 1u;
+    uint32_t columns = min(conv->in_width, 2 * (needed - before) - left);
+    uint32_t inside = (left + columns + 1) / 2, after = needed - before - inside;
+    uint32_t many = columns - left;
+    nas_split split;
+    split.channels = conv->in_channels;
+    split.x_rest = (conv->in_width - columns) * split.channels;
+    split.to_rest = 16 * (nas_row_pairs(conv) - needed);
+    split.zeros = (uint8_t)conv->in_zero * 0x01010101u;
+    split.zero = pair_of(conv->in_zero, conv->in_zero);
+    split.fours = many / 4;
+    split.before = before;
+    split.after = after;
+    split.parts = (before ? HAS_BEFORE : 0u) | (left ? HAS_LEFT : 0u) | (many & 2 ? HAS_TWO : 0u) |
+                  (many & 1 ? HAS_RIGHT : 0u) | (after ? HAS_AFTER : 0u);
+    return split;
+}
+
+/* depthwise_split of one row of fewer than four channels. */
+static void split_few(const nas_conv *conv, const int8_t *x, uint32_t *to) {
+    int32_t channels = conv->in_channels, column = -conv->pad_left;
+    for (uint32_t pairs = nas_row_pairs(conv); pairs > 0; pairs--, to += 4, column += 2) {
+        for (int32_t channel = 0; channel < channels; channel++) {
+            const int8_t *at = x + column * channels + channel;
+            int8_t left = column >= 0 && column < conv->in_width ? at[0] : conv->in_zero;
+            int32_t next = column + 1;
+            int8_t right = next >= 0 && next < conv->in_width ? at[channels] : conv->in_zero;
+            to[channel] = pair_of(left, right);
+        }
+    }
+}
+
+/* `rows` rows of padding; returns their end. */
+static uint32_t *fill_rows(const nas_conv *conv, uint32_t *to, int32_t rows) {
+    uint32_t zero = pair_of(conv->in_zero, conv->in_zero);
+    for (int32_t pairs = rows * (int32_t)nas_row_pairs(conv); pairs > 0; pairs--, to += 4) {
+        to[0] = to[1] = to[2] = to[3] = zero;
     }
     return to;
 }
 
-/* depthwise_split for fewer than four channels. */
-static void split_few(const int8_t *x, uint32_t *to, uint32_t channels, uint32_t columns, int8_t zero,
-                      uint32_t odd) {
-    for (int32_t left = -(int32_t)odd; left < (int32_t)columns; left += 2, to += 4) {
-        const int8_t *at = x + left * (int32_t)channels;
-        for (uint32_t channel = 0; channel < channels; channel++) {
-            int8_t first = left < 0 ? zero : at[channel];
-            int8_t second = left + 1 < (int32_t)columns ? at[channel + channels] : zero;
-            to[channel] = pair_of(first, second);
-        }
-    }
-}
-
 /* Splits the input rows from `row` to `end`; those outside the map are padding. */
-static void split_rows(const nas_conv *conv, const int8_t *x, uint32_t *to, int32_t row, int32_t end) {
-    uint32_t pairs = nas_row_pairs(conv), zero = pair_of(conv->in_zero, conv->in_zero);
-    uint32_t before = conv->pad_left / 2u, odd = conv->pad_left & 1u, channels = conv->in_channels;
-    uint32_t columns = min(conv->in_width, 2 * (pairs - before) - odd);
-    uint32_t inside = (odd + columns + 1) / 2;
-    for (; row < end; row++) {
-        if (row < 0 || row >= conv->in_height) {
-            to = fill_pairs(to, pairs, zero);
-            continue;
-        }
-        const int8_t *from = x + (uint32_t)row * conv->in_width * channels;
-        to = fill_pairs(to, before, zero);
-        if (channels < 4) {
-            split_few(from, to, channels, columns, conv->in_zero, odd);
-        } else {
-            uint32_t zeros = (uint8_t)conv->in_zero * 0x01010101u;
-            NAS(depthwise_split)(from, to, channels, columns, zeros, odd);
-        }
-        to = fill_pairs(to + 4 * inside, pairs - before - inside, zero);
+static void split_rows(const nas_conv *conv, const nas_split *split, const int8_t *x, uint32_t *to,
+                       int32_t row, int32_t end) {
+    int32_t height = conv->in_height, above = (end < 0 ? end : 0) - row;
+    if (above > 0) {
+        to = fill_rows(conv, to, above);
+        row += above;
     }
+    int32_t inside = (end < height ? end : height) - row;
+    if (inside > 0) {
+        const int8_t *from = x + (uint32_t)row * conv->in_width * conv->in_channels;
+        uint32_t row_words = 4 * nas_row_pairs(conv);
+        if (conv->in_channels >= 4) {
+            NAS(depthwise_split)(split, from, to, (uint32_t)inside);
+            to += (uint32_t)inside * row_words;
+        } else {
+            for (int32_t i = 0; i < inside; i++, to += row_words) {
+                split_few(conv, from, to);
+                from += conv->in_width * conv->in_channels;
+            }
+        }
+        row += inside;
+    }
+    fill_rows(conv, to, end - row);
 }
 
 /* Writes a channel's block; returns its end. */
 static uint32_t *read_channel(const nas_conv *conv, uint32_t channel, nas_taps *taps, uint32_t *block) {
     nas_channel constants = nas_channel_of(conv, channel);
-    uint32_t words = nas_tap_words(conv), width = conv->kernel_width;
     *block++ = (uint32_t)constants.bias;
     *block++ = (uint32_t)constants.multiplier;
     *block++ = (uint32_t)constants.offset;
     *block++ = (uint32_t)(constants.shift > 0 ? constants.shift : LEFT_SHIFT - constants.shift);
-    for (uint32_t i = 0; i < conv->kernel_height; i++) {
-        int32_t before = 0;
-        for (uint32_t j = 0; j < words; j++) {
-            int32_t left = 2 * j < width ? 2 * nas_next_tap(taps) : 0;
-            int32_t right = 2 * j + 1 < width ? 2 * nas_next_tap(taps) : 0;
-            *block++ = pair_of(left, right);
-            *block++ = pair_of(before, left);
-            before = right;
+    for (uint32_t i = conv->kernel_height; i > 0; i--) {
+        int32_t before = 0, last;
+        for (uint32_t j = conv->kernel_width / 2u; j > 0; j--, block += 2) {
+            int32_t left = 2 * nas_next_tap(taps);
+            block[1] = pair_of(before, left);
+            before = 2 * nas_next_tap(taps);
+            block[0] = pair_of(left, before);
         }
+        last = conv->kernel_width & 1u ? 2 * nas_next_tap(taps) : 0;
+        *block++ = pair_of(last, 0);
+        *block++ = pair_of(before, last);
     }
     return block;
 }
@@ -99,9 +138,20 @@ static uint32_t strip_rows(const nas_conv *conv) {
     return rows < 3 ? 3 : (rows - 1) | 1;
 }
 
+/* `words`, a multiple of four, to lower addresses. */
+static void move(uint32_t *to, const uint32_t *from, uint32_t words) {
+    for (; words > 0; words -= 4, to += 4, from += 4) {
+        uint32_t a = from[0], b = from[1], c = from[2], d = from[3];
+        to[0] = a;
+        to[1] = b;
+        to[2] = c;
+        to[3] = d;
+    }
+}
+
 /* All outputs of up to four channels, from `channel` on. */
-static void convolve_group(const nas_conv *conv, const int8_t *x, int8_t *y, uint32_t *blocks,
-                           uint32_t *rows, uint32_t channel, nas_plane *plane) {
+static void convolve_group(const nas_conv *conv, const nas_split *split, const int8_t *x, int8_t *y,
+                           uint32_t *blocks, uint32_t *rows, uint32_t channel, nas_plane *plane) {
     uint32_t channels = conv->in_channels, most = strip_rows(conv);
     uint32_t row_words = 4 * nas_row_pairs(conv), strip;
     uint32_t block_words = 4 + 2u * conv->kernel_height * nas_tap_words(conv);
@@ -114,16 +164,15 @@ static void convolve_group(const nas_conv *conv, const int8_t *x, int8_t *y, uin
         strip = left <= most ? left : most - 1;
         int32_t first = (int32_t)(done * stride) - conv->pad_top;
         uint32_t needed = (strip - 1) * stride + height;
-        split_rows(conv, x + channel - skip, rows + held * row_words, first + (int32_t)held,
+        split_rows(conv, split, x + channel - skip, rows + held * row_words, first + (int32_t)held,
                    first + (int32_t)needed);
         for (uint32_t i = 0; i < count; i++) {
             int8_t *to = y + done * conv->out_width * channels + channel + i;
             plane((const nas_channel *)(blocks + i * block_words), rows + skip + i, to, strip, conv);
         }
-        held = height > stride ? height - stride : 0;
-        const uint32_t *from = rows + (needed - held) * row_words;
-        for (uint32_t i = 0; i < held * row_words; i++) {
-            rows[i] = from[i];
+        if (strip < left && height > stride) {
+            held = height - stride;
+            move(rows, rows + (needed - held) * row_words, held * row_words);
         }
     }
 }
@@ -132,13 +181,14 @@ void NAS(depthwise_planes)(const nas_conv *conv, const int8_t *x, int8_t *y, voi
                            uint32_t bits, nas_plane *plane) {
     nas_taps taps = nas_taps_of(conv, bits);
     uint32_t block_words = 4 + 2u * conv->kernel_height * nas_tap_words(conv);
+    nas_split split = split_of(conv);
     uint32_t *blocks = scratch, *rows = blocks + 4 * block_words;
     for (uint32_t channel = 0; channel < conv->in_channels; channel += 4) {
         uint32_t *block = blocks;
         for (uint32_t i = channel; i < min(channel + 4, conv->in_channels); i++) {
             block = read_channel(conv, i, &taps, block);
         }
-        convolve_group(conv, x, y, blocks, rows, channel, plane);
+        convolve_group(conv, &split, x, y, blocks, rows, channel, plane);
     }
 }
 
