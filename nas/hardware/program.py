@@ -104,16 +104,19 @@ def kernel_of(op: Op, graph: Graph) -> Kernel:
 
 def _conv(op: Conv2d, graph: Graph) -> Kernel:
     shape, (height, width, channels) = graph.shapes[op.inputs[0]], graph.shapes[op.name]
-    row = op.kernel[1] * shape[2]
-    inner = op.kernel[0] * row
-    tiled = height * width >= TILE
+    rows, row = op.kernel[0], op.kernel[1] * shape[2]
     padded = any(map(sum, window_padding(op, shape)))
-    wide = "_wide" if packing.is_wide(inner, op.weight_bits) else ""
-    return Kernel(
-        f"{'conv' if tiled else 'fully_connected'}_{op.weight_bits}{wide}",
-        packing.packed_bytes(inner, channels, op.weight_bits) + pack_conv.table_bytes(channels),
-        pack_conv.scratch_bytes(op.kernel[0], row, op.stride[1] * shape[2], padded, tiled),
-    )
+    packed = packing.packed_bytes(rows * row, channels, op.weight_bits)
+    weight_bytes = packed + pack_conv.table_bytes(channels)
+    wide = "_wide" if packing.is_wide(rows * row, op.weight_bits) else ""
+    if height * width < TILE:
+        wide = "" if op.weight_bits == 2 else wide  # the one kernel of 2 bits takes any length
+        scratch = pack_conv.single_scratch_bytes(rows, row, padded)
+        return Kernel(f"fully_connected_{op.weight_bits}{wide}", weight_bytes, scratch)
+    span = (height - 1) * op.stride[0] + rows
+    spacing = op.stride[1] * shape[2]
+    scratch = pack_conv.scratch_bytes(rows, row, spacing, span, width, padded)
+    return Kernel(f"conv_{op.weight_bits}{wide}", weight_bytes, scratch)
 
 
 def _depthwise(op: DepthwiseConv2d, graph: Graph) -> Kernel:

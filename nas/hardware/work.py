@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from nas.deploy import packing
 from nas.hardware.program import TILE, Kernel, Program
 from nas.network.ops import (
     Add,
