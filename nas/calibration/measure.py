@@ -1,20 +1,16 @@
 """Runs calibration programs on the emulated chip and reads what each call and kernel took."""
 
 import random
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from nas.calibration.fit import Sample
 from nas.calibration.samples import calibration_graph
-from nas.deploy.c_bundle import Description, c_bundle
 from nas.emulation.elf import Image
-from nas.emulation.emulator import Machine
 from nas.errors import CalibrationError
-from nas.export.emulate import ARENA, PREFIX, Bench, link, writes
+from nas.export.emulate import PREFIX, Bench, run_model
 from nas.hardware.memory import plan_memory
 from nas.hardware.profile import Profile
 from nas.hardware.program import Program, program_of
@@ -24,7 +20,6 @@ from nas.network.random_model import random_inputs, with_random_numbers
 
 OPERATORS = 24  # of one calibration program
 ROOM_BYTES = 4 << 20  # calibration programs need no small device
-DESCRIPTION = Description("Calibration", (), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +74,8 @@ def measured(graph: Graph, bench: Bench, seed: int, staging_bytes: int = 0) -> L
         graph, plan_memory(graph), bench.profile.flash_wait_states, staging_bytes
     )
     model = with_random_numbers(graph, rng, odd_zeros=False)
-    inputs = random_inputs(graph, 1, rng)
-    with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
-        folder, elf = Path(scratch), Path(scratch) / "firmware.elf"
-        for path, text in c_bundle(model, program, inputs, DESCRIPTION, PREFIX).items():
-            (folder / path).parent.mkdir(exist_ok=True)
-            (folder / path).write_text(text)
-        memory = link(folder, program, bench, elf)
-        with Machine(elf, memory, has_fpu=bench.profile.has_fpu, cache=bench.cache) as machine:
-            image = machine.image
-            measurement = machine.measure(
-                f"{PREFIX}_run",
-                (ARENA,),
-                writes=writes(machine, program, inputs, 0),
-                marks=image.returns(f"{PREFIX}_run"),
-            )
+    got = run_model(model, program, random_inputs(graph, 1, rng), bench, by_call=True)
+    measurement, image = got.measurement, got.image
     calls = tuple(work for op in program.ops for work in work_of(op, program))
     # After the last call the model's own function returns, or that call was a jump and did it.
     if len(measurement.parts) - len(calls) not in (0, 1):

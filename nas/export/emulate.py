@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from nas.deploy.c_bundle import Description, c_bundle
 from nas.deploy.toolchain import Compiler, Memory, compile_firmware
+from nas.emulation.elf import Image
 from nas.emulation.emulator import Machine, Measurement
 from nas.errors import Mismatch
 from nas.hardware.cost import Cost, estimate
@@ -29,6 +31,7 @@ from nas.network.ops import size
 PREFIX = "model"  # of every candidate's bundle
 ARENA = "firmware_arena"
 RUNTIME = "cortex-m4-emulated"
+UNNAMED = Description("A model", (), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,20 @@ class Bench:
     cache: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Emulated:
+    """What a program did: (n, classes) outputs, one measured inference, and how it is linked."""
+
+    outputs: Int8
+    measurement: Measurement
+    image: Image
+
+    @property
+    def ram_bytes(self) -> int:
+        """The arena and the stack's high-water mark."""
+        return self.image.static_bytes + self.measurement.stack_bytes
+
+
 def emulate(
     name: str,
     model: IntegerModel,
@@ -104,28 +121,20 @@ def emulate(
     folder: Path,
     inputs: Mapping[str, Int8],
     bench: Bench,
-    staging_bytes: int = 0,
 ) -> Verdict:
     """Compiles the bundle in `folder`, runs it with `inputs`, and compares.
 
     Args:
         inputs: (n, height, width, channels) by modality.
-        staging_bytes: with which the bundle was written.
 
     Raises:
         BuildError: the compiler refuses, or the device's budget does not hold the program.
         MachineFault: the program faults, as on a stack overflow.
     """
-    program = program_of(model.graph, plan, bench.profile.flash_wait_states, staging_bytes)
+    program = program_of(model.graph, plan, bench.profile.flash_wait_states)
     expected = reference.run(model, inputs)
-    with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
-        elf = Path(scratch) / "firmware.elf"
-        memory = link(folder, program, bench, elf)
-        with Machine(elf, memory, has_fpu=bench.profile.has_fpu, cache=bench.cache) as machine:
-            got = _outputs(machine, program, inputs)
-            measured = _measure(machine, program, inputs)
-            statics, flash = machine.image.static_bytes, machine.image.flash_bytes
-    differing = int((got != expected).sum())
+    got = run_bundle(folder, program, inputs, bench)
+    differing = int((got.outputs != expected).sum())
     difference = None
     if differing:
         difference = find_difference(model, program, folder, inputs, bench)
@@ -133,31 +142,73 @@ def emulate(
     return Verdict(
         id=name,
         runtime=RUNTIME,
-        inputs=len(got),
-        outputs_compared=got.size,
+        inputs=len(expected),
+        outputs_compared=expected.size,
         outputs_differing=differing,
         difference=difference,
         compiler=bench.compiler.version,
         device=bench.profile.name,
-        **_figures(cost, measured, statics, flash, bench.profile.flash_wait_states),
+        **_figures(cost, got, bench.profile.flash_wait_states),
     )
 
 
-def _figures(
-    cost: Cost, measured: Measurement, statics: int, flash: int, wait_states: int
-) -> dict[str, Any]:
+def run_model(
+    model: IntegerModel,
+    program: Program,
+    inputs: Mapping[str, Int8],
+    bench: Bench,
+    by_call: bool = False,
+) -> Emulated:
+    """Writes a model's bundle to a folder that is gone afterwards, and runs it."""
+    with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
+        folder = Path(scratch)
+        for path, text in c_bundle(model, program, inputs, UNNAMED, PREFIX).items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text(text)
+        return run_bundle(folder, program, inputs, bench, by_call)
+
+
+def run_bundle(
+    folder: Path,
+    program: Program,
+    inputs: Mapping[str, Int8],
+    bench: Bench,
+    by_call: bool = False,
+) -> Emulated:
+    """Links the bundle in `folder`, runs it with all inputs, and measures it with the first.
+
+    Args:
+        by_call: measure each kernel call by itself (`Measurement.parts`).
+    """
+    run = f"{PREFIX}_run"
+    with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
+        elf = Path(scratch) / "firmware.elf"
+        memory = link(folder, program, bench, elf)
+        with Machine(elf, memory, has_fpu=bench.profile.has_fpu, cache=bench.cache) as machine:
+            got = _outputs(machine, program, inputs)
+            measurement = machine.measure(
+                run,
+                (ARENA,),
+                writes=_writes(machine, program, inputs, 0),
+                marks=machine.image.returns(run) if by_call else (),
+            )
+            return Emulated(got, measurement, machine.image)
+
+
+def _figures(cost: Cost, got: Emulated, wait_states: int) -> dict[str, Any]:
+    total = got.measurement.total
     return {
         "predicted_ram_bytes": cost.ram_bytes,
-        "measured_ram_bytes": statics + measured.stack_bytes,
+        "measured_ram_bytes": got.ram_bytes,
         "predicted_flash_bytes": cost.flash_bytes,
-        "measured_flash_bytes": flash,
-        "stack_bytes": measured.stack_bytes,
-        "instructions": measured.total.instructions,
+        "measured_flash_bytes": got.image.flash_bytes,
+        "stack_bytes": got.measurement.stack_bytes,
+        "instructions": total.instructions,
         "predicted_cycles": cost.cycles,
-        "modelled_cycles": measured.total.cycles_at(wait_states),
-        "core_cycles": measured.total.cycles,
-        "data_misses": measured.total.data_misses,
-        "code_misses": measured.total.code_misses,
+        "modelled_cycles": total.cycles_at(wait_states),
+        "core_cycles": total.cycles,
+        "data_misses": total.data_misses,
+        "code_misses": total.code_misses,
         "wait_states": wait_states,
     }
 
@@ -190,7 +241,7 @@ def link(
     return memory
 
 
-def writes(
+def _writes(
     machine: Machine, program: Program, inputs: Mapping[str, Int8], row: int
 ) -> list[tuple[int | str, bytes]]:
     arena = machine.image.symbol(ARENA).address
@@ -210,15 +261,11 @@ def _outputs(machine: Machine, program: Program, inputs: Mapping[str, Int8]) -> 
         returned = machine.run(
             f"{PREFIX}_run",
             (ARENA,),
-            writes=writes(machine, program, inputs, row),
+            writes=_writes(machine, program, inputs, row),
             reads=[(place, size(shape))],
         )
         rows.append(np.frombuffer(returned.outputs[0], np.int8).reshape(shape))
     return np.stack(rows)
-
-
-def _measure(machine: Machine, program: Program, inputs: Mapping[str, Int8]) -> Measurement:
-    return machine.measure(f"{PREFIX}_run", (ARENA,), writes=writes(machine, program, inputs, 0))
 
 
 def find_difference(
@@ -256,7 +303,7 @@ def _first_difference(
             f"{PREFIX}_run",
             (ARENA,),
             writes=[
-                *writes(machine, program, one, 0),
+                *_writes(machine, program, one, 0),
                 (f"{PREFIX}_steps", step.to_bytes(4, "little")),
             ],
             reads=[(arena + program.plan.offsets[op.name], wanted.size)],
