@@ -1,12 +1,12 @@
 """Weights and constants of a convolution or fully connected layer in the order its C kernels read.
 
-Output channels go in pairs (2p, 2p + 1); an odd last channel is paired with zeros. Inputs go in pairs
-too ("k-pairs"), in the order in which the driver gathers a window (`nas/runtime/conv.h`), so that
-no input is ever moved to meet its weight. With 8 bits a 32-bit word holds one k-pair of one channel
-pair: each 16-bit half is 256 * w1 + w0, as a number; `wide`: w1 and w0 as bytes.
+Output channels go in pairs (2p, 2p + 1); an odd last channel is paired with zeros. Inputs go in
+pairs too ("k-pairs"), in the order in which the driver gathers a window (`nas/runtime/conv.h`), so
+that no input is ever moved to meet its weight. With 8 bits a 32-bit word holds one k-pair of one
+channel pair: each 16-bit half is 256 * w1 + w0, as a number; `wide`: w1 and w0 as bytes.
 
-The kernel takes the two sums apart as S1 = (A - B) / 256, which needs |S1| < 2^23: true of any weights
-and inputs up to `LARGEST_PACKED` inputs, beyond which the `wide` form is used.
+The kernel takes the two sums apart as S1 = (A - B) / 256, which needs |S1| < 2^23: true of any
+weights and inputs up to `LARGEST_PACKED` inputs, beyond which the `wide` form is used.
 """
 
 import numpy as np

@@ -1,10 +1,11 @@
 /* The driver of layers with four or more output positions. */
 #include "conv.h"
 
-enum { PADDED_BYTES = 512 }; /* room for padded rows; a map whose windows need more is read where it is */
+/* Room for padded rows; a map whose windows span more is read where it is. */
+enum { PADDED_BYTES = 512 };
 
-/* Chooses what windows are read from: the map as one row (1x1), the map as it is, or padded copies of some of
- * its rows. Returns how many rows are copied at a time, 0 for none. */
+/* Chooses what windows are read from: the map as one row (1x1), the map as it is, or padded copies
+ * of some of its rows. Returns how many rows are copied at a time, 0 for none. */
 static int32_t choose_rows(nas_reader *reader, int32_t *height, int32_t *width)
 {
     const nas_conv *conv = reader->conv;
@@ -72,7 +73,8 @@ void NAS(convolve)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scrat
                 if (is_inside && start >= 0 && start <= last) {
                     int32_t tiles = (last - start) / (4 * step) + 1;
                     pixels = tiles < left / 4 ? 4 * tiles : left / 4 * 4;
-                    whole_tiles(&reader, reader.x + (from * reader.stride + start), y, pixels / 4, gemm);
+                    const int8_t *source = reader.x + (from * reader.stride + start);
+                    whole_tiles(&reader, source, y, pixels / 4, gemm);
                 } else {
                     NAS(gather_edge)(&reader, from, start);
                     gemm(conv, reader.lanes, y, reader.pairs);

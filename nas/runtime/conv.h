@@ -1,12 +1,13 @@
 /* What the parts of a convolution share. Not for callers: they use kernels.h.
  *
- * A window is gathered as 16-bit lanes, two inputs a word ("k-pair"). First come the whole words of four
- * inputs of each kernel row, row by row: inputs 0 1 2 3 make the k-pairs (0, 2) and (1, 3), as SXTB16
- * gives them. Then what is left of the rows, 0 to 3 inputs of each, joined: k-pairs (0, 1), (2, 3) and so
- * on; an odd last one shares its k-pair with an unspecified lane. The packed weights follow this order
- * and are 0 for that lane.
+ * A window is gathered as 16-bit lanes, two inputs a word ("k-pair"). First come the whole words
+ * of four inputs of each kernel row, row by row: inputs 0 1 2 3 make the k-pairs (0, 2) and (1,
+ * 3), as SXTB16 gives them. Then what is left of the rows, 0 to 3 inputs of each, joined: k-pairs
+ * (0, 1), (2, 3) and so on; an odd last one shares its k-pair with a lane that is always 0. The
+ * packed weights follow this order.
  *
- * Four pixels ("a tile") lie interleaved: word [4 * k_pair + pixel]. One pixel alone: word [k_pair].
+ * Four pixels ("a tile") lie interleaved: word [4 * k_pair + pixel]. One pixel alone: word
+ * [k_pair].
  */
 #ifndef NAS_CONV_H
 #define NAS_CONV_H
@@ -21,17 +22,17 @@ nas_product NAS(gemm_8), NAS(gemm_8_wide), NAS(dot_8), NAS(dot_8_wide);
 nas_product NAS(gemm_4), NAS(gemm_4_wide), NAS(dot_4), NAS(dot_4_wide);
 nas_product NAS(gemm_2), NAS(gemm_2_wide), NAS(dot_2);
 
-/* The drivers: gather windows into `scratch`, call the product. `convolve` takes tiles of four pixels and the
- * rest one by one; `convolve_single` all one by one. */
+/* The drivers: gather windows into `scratch`, call the product. `convolve` takes tiles of four
+ * pixels and the rest one by one; `convolve_single` all one by one. */
 void NAS(convolve)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch,
                    nas_product *gemm, nas_product *dot);
 void NAS(convolve_single)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch,
                           nas_product *dot);
 
-/* Widens 4 * `words` inputs of one pixel: two words for each four, 4 or 1 words apart; returns the next
- * place. */
-uint32_t *NAS(widen_4)(uint32_t *lanes, const int8_t *x, uint32_t words);
-uint32_t *NAS(widen_1)(uint32_t *lanes, const int8_t *x, uint32_t words);
+/* Widens 4 * `words` inputs of one pixel: two words for each four, 4 or 1 words apart; returns the
+ * next place. */
+typedef uint32_t *nas_widen(uint32_t *lanes, const int8_t *x, uint32_t words);
+nas_widen NAS(widen_4), NAS(widen_1);
 
 /* A tile being gathered. gather.S has the offsets. */
 typedef struct {
@@ -63,19 +64,22 @@ typedef struct {
 void NAS(start_reader)(nas_reader *reader, const nas_conv *conv, const int8_t *x, void *scratch,
                        uint32_t pixels);
 
-/* `rows` rows of the map from `top` on, `bytes` bytes of each from byte `start` on, to `edge`. What is outside
- * of the map becomes the zero point: in rows that are inside only if `fill`. */
+/* `rows` rows of the map from `top` on, `bytes` bytes of each from byte `start` on, to `edge`.
+ * What is outside of the map becomes the zero point: in rows that are inside only if `fill`. */
 void NAS(copy_padded)(const nas_reader *reader, const int8_t *x, int32_t top, int32_t rows,
                       int32_t start, int32_t bytes, int fill);
 
-/* Four windows side by side that may reach over the border; the first one begins at row `top`, byte `start`. */
+/* Four windows side by side that may reach over the border; the first one begins at row `top`,
+ * byte `start`. */
 void NAS(gather_edge)(const nas_reader *reader, int32_t top, int32_t start);
 
-/* One window into lanes `pixels` words apart, from word `pixel` on; `widen_row` is widen_4 or widen_1. */
-void NAS(gather_one)(const nas_reader *reader, int32_t top, int32_t start, uint32_t pixel, uint32_t pixels,
-                     uint32_t *(*widen_row)(uint32_t *lanes, const int8_t *x, uint32_t words));
+/* One window into lanes `pixels` words apart, from word `pixel` on; `widen_row` is widen_4 or
+ * widen_1. */
+void NAS(gather_one)(const nas_reader *reader, int32_t top, int32_t start, uint32_t pixel,
+                     uint32_t pixels, nas_widen *widen_row);
 
-/* Puts left over input number `at` of one pixel into its lane; `rest` is that pixel's first k-pair. */
+/* Puts left over input number `at` of one pixel into its lane; `rest` is that pixel's first
+ * k-pair. */
 static inline void nas_put_lane(uint32_t *rest, uint32_t at, uint32_t stride, int8_t value)
 {
     uint32_t *word = rest + at / 2 * stride;

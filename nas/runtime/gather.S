@@ -1,7 +1,8 @@
 /* Kernel rows of four pixels, gathered as conv.h says.
  *
- * r0 lanes, r1 x, r2, r3, r12 one, two and three times the spacing of pixels, r4-r7 inputs, r8 scratch, r9 counts,
- * r10 where the next left over input goes, r11 rows to do, lr whole words in a row.
+ * r0 lanes, r1 x, r2, r3, r12 one, two and three times the spacing of pixels, r4-r7 inputs, r8
+ * scratch, r9 counts, r10 where the next left over input goes, r11 rows to do, lr whole words in a
+ * row.
  */
 #if defined(__ARM_FEATURE_DSP)
 #include "names.h"

@@ -5,10 +5,9 @@
 
 #if defined(__ARM_FEATURE_DSP)
 /* requantise.inc has these offsets as numbers. */
-typedef char nas_conv_layout[(offsetof(nas_conv, table) == 4 && offsetof(nas_conv, out_channels) == 18 &&
-                              offsetof(nas_conv, out_zero) == 27)
-                                 ? 1
-                                 : -1];
+typedef char nas_conv_offsets[offsetof(nas_conv, table) == 4 ? 1 : -1];
+typedef char nas_conv_more_offsets[offsetof(nas_conv, out_channels) == 18 ? 1 : -1];
+typedef char nas_conv_last_offset[offsetof(nas_conv, out_zero) == 27 ? 1 : -1];
 #endif
 
 void NAS(start_reader)(nas_reader *reader, const nas_conv *conv, const int8_t *x, void *scratch,
@@ -23,6 +22,9 @@ void NAS(start_reader)(nas_reader *reader, const nas_conv *conv, const int8_t *x
     reader->span = reader->row + 3 * spacing;
     reader->lanes = scratch;
     reader->pairs = ((uint32_t)reader->row * conv->kernel_height + 1) / 2;
+    if (reader->row * conv->kernel_height % 2 != 0) /* the lane that nothing is gathered into */
+        for (uint32_t pixel = 0; pixel < pixels; pixel++)
+            reader->lanes[pixels * (reader->pairs - 1) + pixel] = 0;
     reader->edge = (int8_t *)(reader->lanes + pixels * reader->pairs);
     reader->tile.words = (uint32_t)reader->row / 4;
     reader->tile.left_over = (uint32_t)reader->row % 4;
@@ -71,19 +73,19 @@ void NAS(gather_edge)(const nas_reader *reader, int32_t top, int32_t start)
     }
 }
 
-void NAS(gather_one)(const nas_reader *reader, int32_t top, int32_t start, uint32_t pixel, uint32_t pixels,
-                     uint32_t *(*widen_row)(uint32_t *lanes, const int8_t *x, uint32_t words))
+void NAS(gather_one)(const nas_reader *reader, int32_t top, int32_t start, uint32_t pixel,
+                     uint32_t pixels, nas_widen *widen_row)
 {
     uint32_t whole = reader->tile.words, row_bytes = (uint32_t)reader->row, done = 0;
     uint32_t rows = reader->conv->kernel_height;
+    int32_t last = reader->stride - reader->row;
     uint32_t *lanes = reader->lanes + pixel, *rest = lanes + whole * 2 * rows * pixels;
     for (; rows > 0; rows--, top++) {
-        const int8_t *row = reader->x + (top * reader->stride + start);
-        if (top < 0 || top >= reader->height || start < 0 ||
-            start + reader->row > reader->stride) {
+        const int8_t *row = reader->edge;
+        if (top >= 0 && top < reader->height && start >= 0 && start <= last)
+            row = reader->x + (top * reader->stride + start);
+        else
             NAS(copy_padded)(reader, reader->x, top, 1, start, reader->row, 1);
-            row = reader->edge;
-        }
         lanes = widen_row(lanes, row, whole);
         for (uint32_t i = 4 * whole; i < row_bytes; i++)
             nas_put_lane(rest, done++, pixels, row[i]);
