@@ -1,12 +1,12 @@
 """Weights and constants of a convolution or fully connected layer in the order its C kernels read.
 
-Output channels go in pairs (2p, 2p + 1); an odd last channel is paired with zeros. Inputs go in pairs
-too ("k-pairs"), in the order in which the driver gathers a window (`nas/runtime/conv.h`), so that
-no input is ever moved to meet its weight. With 8 bits a 32-bit word holds one k-pair of one channel
-pair: each 16-bit half is 256 * w1 + w0, as a number; `wide`: w1 and w0 as bytes.
+Output channels go in pairs (2p, 2p + 1); an odd last channel is paired with zeros. Inputs go in
+pairs too ("k-pairs"), in the order in which the driver gathers a window (`nas/runtime/conv.h`), so
+that no input is ever moved to meet its weight. With 8 bits a 32-bit word holds one k-pair of one
+channel pair: each 16-bit half is 256 * w1 + w0, as a number; `wide`: w1 and w0 as bytes.
 
-The kernel takes the two sums apart as S1 = (A - B) / 256, which needs |S1| < 2^23: true of any weights
-and inputs up to `LARGEST_PACKED` inputs, beyond which the `wide` form is used.
+The kernel takes the two sums apart as S1 = (A - B) / 256, which needs |S1| < 2^23: true of any
+weights and inputs up to `LARGEST_PACKED` inputs, beyond which the `wide` form is used.
 """
 
 import numpy as np
@@ -18,6 +18,7 @@ from nas.network.numerics import Int8, Int64
 LARGEST_PACKED = 512  # 512 * 127 * 128 < 2^23
 TABLE_BYTES = 20  # of a channel pair
 _CHANNEL_1_LEFT, _CHANNEL_0_LEFT = 1 << 31, 1 << 15
+_PADDED_BYTES = 512  # conv.c
 
 
 def is_wide(inner: int) -> bool:
@@ -35,19 +36,33 @@ def table_bytes(channels: int) -> int:
     return TABLE_BYTES * ((channels + 1) // 2)
 
 
-def scratch_bytes(inner: int, row: int, rows: int, padded: bool, tiled: bool) -> int:
-    """Working memory of the driver.
+def scratch_bytes(
+    rows: int, row: int, spacing: int, span: int, columns: int, padded: bool
+) -> int:
+    """Working memory of `conv_*`.
 
     Args:
-        inner: inputs of a window, row * rows.
-        row: inputs of one kernel row: kernel width * in channels.
         rows: kernel height.
+        row: inputs of one kernel row: kernel width * in channels.
+        spacing: stride width * in channels.
+        span: rows that all windows reach over: (out height - 1) * stride height + kernel height.
+        columns: output width.
         padded: some window reaches over the map's border.
-        tiled: four or more output positions (`conv_*`, not `fully_connected_*`).
     """
-    lanes = (16 if tiled else 4) * ((inner + 1) // 2)
-    rest = (row % 4 * rows + 3) // 4 * 4
-    return lanes + rest + ((row + 3) // 4 * 4 if padded else 0)
+    lanes = 16 * ((row * rows + 1) // 2)
+    if not padded:
+        return lanes
+    whole = row + (columns - 1) * spacing
+    if whole * rows <= _PADDED_BYTES:
+        edge = whole * min(span, _PADDED_BYTES // whole)
+    else:
+        edge = row + 3 * spacing
+    return lanes + (edge + 3) // 4 * 4
+
+
+def single_scratch_bytes(rows: int, row: int, padded: bool) -> int:
+    """Working memory of `fully_connected_*`; arguments as of `scratch_bytes`."""
+    return 4 * ((row * rows + 1) // 2) + ((row + 3) // 4 * 4 if padded else 0)
 
 
 def lane_order(inner: int, rows: int) -> Int64:
@@ -59,15 +74,11 @@ def lane_order(inner: int, rows: int) -> Int64:
     """
     grid = np.arange(inner).reshape(rows, inner // rows)
     whole = inner // rows // 4 * 4
-    order = np.concatenate([grid[:, :whole].ravel(), grid[:, whole:].ravel()])
-    fours = order[: inner // 4 * 4].reshape(-1, 4)
-    pairs = [np.stack([fours[:, [0, 2]], fours[:, [1, 3]]], axis=1).reshape(-1, 2)]
-    rest = [int(i) for i in order[inner // 4 * 4 :]]
-    if len(rest) == 3:
-        pairs.append(np.array([[rest[0], rest[2]], [rest[1], -1]]))
-    elif rest:
-        pairs.append(np.array([[*rest, -1][:2]]))
-    return np.concatenate(pairs).astype(np.int64)
+    fours = grid[:, :whole].reshape(-1, 4)
+    words = np.stack([fours[:, [0, 2]], fours[:, [1, 3]]], axis=1).reshape(-1, 2)
+    rest = np.full((inner - words.size + 1) // 2 * 2, -1)
+    rest[: inner - words.size] = grid[:, whole:].ravel()
+    return np.concatenate([words, rest.reshape(-1, 2)]).astype(np.int64)
 
 
 def lanes(values: Int8, rows: int) -> Int64:

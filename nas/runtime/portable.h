@@ -1,5 +1,5 @@
-/* Arithmetic of the portable kernels, in steps that C defines: no shift of a negative number to the left
- * and none to the right, no conversion out of range. */
+/* Arithmetic of the portable kernels, in steps that C defines: no shift of a negative number to
+ * the left and none to the right, no conversion out of range. */
 #ifndef NAS_PORTABLE_H
 #define NAS_PORTABLE_H
 
@@ -23,8 +23,9 @@ static inline int64_t nas_floor_shift(int64_t value, uint32_t shift)
     return value >= 0 ? value >> shift : -((-value - 1) >> shift) - 1;
 }
 
-/* sum * multiplier, shifted to the left before (`left`) or to the right after; both roundings of TensorFlow
- * Lite; the zero point and the limits of int8. `shift` as the table has it: -R, or R - 1. */
+/* sum * multiplier, shifted to the left before (`left`) or to the right after; both roundings of
+ * TensorFlow Lite; the zero point and the limits of int8. `shift` as the table has it: -R, or R -
+ * 1. */
 static inline int8_t nas_rescale(int32_t sum, int32_t multiplier, uint32_t shift, int left,
                                  int32_t zero)
 {

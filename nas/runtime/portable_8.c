@@ -1,11 +1,12 @@
-/* What gemm_8.inc, dot_8.inc and widen.inc compute, on any machine, from the same packed weights. */
+/* What gemm_8.inc and dot_8.inc compute, on any machine, from the same packed weights. */
 #include "portable.h"
 
 #if !defined(__ARM_FEATURE_DSP)
 
 #include "conv.h"
 
-/* One channel pair of one pixel whose words are `stride` apart; `many`: whether it has a second channel. */
+/* One channel pair of one pixel whose words are `stride` apart; `many`: whether it has a second
+ * channel. */
 static void pair_8(const nas_conv *conv, uint32_t pair, const uint32_t *x, uint32_t stride,
                    uint32_t pairs, int wide, int8_t *y, int many)
 {

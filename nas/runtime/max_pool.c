@@ -1,0 +1,49 @@
+#include "kernels.h"
+#include "words.h"
+
+/* The largest value of one channel in the window that starts at x. */
+static int8_t largest(const nas_pool *pool, const int8_t *x) {
+    int8_t best = -128;
+    for (uint32_t i = 0; i < pool->kernel_height; i++) {
+        const int8_t *at = x + i * pool->in_width * pool->channels;
+        for (uint32_t j = 0; j < pool->kernel_width; j++, at += pool->channels) {
+            best = *at > best ? *at : best;
+        }
+    }
+    return best;
+}
+
+#if defined(__ARM_FEATURE_DSP)
+/* The same for four channels. */
+static inline uint32_t largest_four(const nas_pool *pool, const int8_t *x) {
+    uint32_t best = 0x80808080u;
+    for (uint32_t i = 0; i < pool->kernel_height; i++) {
+        const int8_t *at = x + i * pool->in_width * pool->channels;
+        for (uint32_t j = 0; j < pool->kernel_width; j++, at += pool->channels) {
+            best = nas_max4(best, nas_load(at));
+        }
+    }
+    return best;
+}
+#endif
+
+/* In raster order, so that y may be x: what is written has been read by all windows before. */
+void NAS(max_pool)(const nas_pool *pool, const int8_t *x, int8_t *y) {
+    uint32_t channels = pool->channels;
+    for (uint32_t row = 0; row < pool->out_height; row++) {
+        const int8_t *window = x + row * pool->stride_height * pool->in_width * channels;
+        for (uint32_t column = 0; column < pool->out_width; column++) {
+            uint32_t channel = 0;
+#if defined(__ARM_FEATURE_DSP)
+            for (; channel + 4 <= channels; channel += 4) {
+                nas_store(y + channel, largest_four(pool, window + channel));
+            }
+#endif
+            for (; channel < channels; channel++) {
+                y[channel] = largest(pool, window + channel);
+            }
+            window += pool->stride_width * channels;
+            y += channels;
+        }
+    }
+}
