@@ -177,10 +177,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
-    profile = replace(roomy(load_profile("cortex-m4-64k")), core=CORE, flash_wait_states=WAIT_STATES)
+    profile = replace(
+        roomy(load_profile("cortex-m4-64k")), core=CORE, flash_wait_states=WAIT_STATES
+    )
     bench = Bench(profile, find_compiler(), cache_folder())
     results = {}
-    print("net  cycles/MAC (0 waits)  CMSIS-NN X-CUBE-AI Plumerai   arena     RAM  TFLM arena  Flash")
+    print(
+        "net  cycles/MAC (0 waits)  CMSIS-NN X-CUBE-AI Plumerai   arena     RAM  TFLM arena  Flash"
+    )
     for name, graph in NETWORKS.items():
         row = results[name] = measured(graph(), bench)
         cmsis, cube, plumerai, arena = PUBLISHED[name]

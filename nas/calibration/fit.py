@@ -69,7 +69,7 @@ def fit_function(samples: Sequence[Sample]) -> Fit:
 def _solve(
     matrix: NDArray[np.float64], values: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Non-negative coefficients that make matrix @ coefficients / weights nearest to values / weights."""
+    """Non-negative coefficients: matrix @ coefficients nearest to values, rows over `weights`."""
     from scipy.optimize import nnls
 
     scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12)

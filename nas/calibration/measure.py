@@ -70,9 +70,7 @@ def measured(graph: Graph, bench: Bench, seed: int, staging_bytes: int = 0) -> L
         CalibrationError: the generated source makes other calls than `hardware.work` says.
     """
     rng = np.random.default_rng(seed)
-    program = program_of(
-        graph, plan_memory(graph), bench.profile.flash_wait_states, staging_bytes
-    )
+    program = program_of(graph, plan_memory(graph), bench.profile.flash_wait_states, staging_bytes)
     model = with_random_numbers(graph, rng, odd_zeros=False)
     got = run_model(model, program, random_inputs(graph, 1, rng), bench, by_call=True)
     measurement, image = got.measurement, got.image

@@ -56,7 +56,7 @@ def calibrate_core(
             samples.setdefault(sample.function, []).append(sample)
     fits = {name: fit_function(found) for name, found in sorted(samples.items())}
     progress(f"{profile.core}: code and stack of {len(fits)} kernels")
-    needs, code = _needs(sorted(fits) + ["staged"], bench)
+    needs, code = _needs([*sorted(fits), "staged"], bench)
     stacks = _stacks(fits, bench)
     call_bytes = _call_bytes(held)
     rows = {
@@ -111,11 +111,11 @@ def _needs(functions: Sequence[str], bench: Bench) -> tuple[dict[str, list[str]]
                 include=[folder],
             )
             image = read_elf(folder / "kernel.elf")
-        found = {
-            symbol.name.removeprefix(f"{PREFIX}_"): -(-symbol.size // 4) * 4
-            for symbol in image.functions()
-            if symbol.name not in START_UP
-        }
+        found: dict[str, int] = {}
+        for symbol in image.functions:
+            name = symbol.name.removeprefix(f"{PREFIX}_")
+            if name not in START_UP:
+                found[name] = found.get(name, 0) + -(-symbol.size // 4) * 4
         needs[function] = sorted(found)
         sizes |= found
     return needs, dict(sorted(sizes.items()))

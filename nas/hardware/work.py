@@ -1,14 +1,15 @@
 """What each kernel call of a program has to do, in the quantities that its time is made of.
 
-A call's cycles, and its misses in the Flash's caches, are sums of these quantities times the kernel's
-coefficients (`kernel_costs.toml`, made by `nas calibrate`). The quantities count how often each of a
-kernel's loops runs, so the sums hold for sizes that no calibration has seen.
+A call's cycles, and its misses in the Flash's caches, are sums of these quantities times the
+kernel's coefficients (`kernel_costs.toml`, made by `nas calibrate`). The quantities count how often
+each of a kernel's loops runs, so the sums hold for sizes that no calibration has seen.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from nas.hardware.gathering import gathering
 from nas.hardware.program import TILE, Kernel, Program
 from nas.network.ops import (
     Add,
@@ -18,6 +19,7 @@ from nas.network.ops import (
     Mul,
     Op,
     Pad,
+    Pair,
     Pool,
     Reshape,
     Shape,
@@ -31,7 +33,7 @@ from nas.network.reference import row_of
 Quantities: TypeAlias = Mapping[str, float]
 
 DATA_CACHE_BYTES = 256  # weights beyond it are read from Flash again for every tile
-UNROLLED = 8  # k-pairs that a product's loop body does
+UNROLLED, BLOCK_2 = 8, 16  # k-pairs that a product's loop body does; at 2 bits
 # Cycles that a word costs more, on average, when words lie n bytes modulo 4 apart.
 UNALIGNED = (0.0, 1.25, 0.5, 1.25)
 
@@ -60,75 +62,63 @@ def work_of(op: Op, program: Program) -> list[Work]:
 def _conv(op: Conv2d, program: Program) -> list[Work]:
     graph, kernel = program.graph, program.kernels[op.name]
     source, out = graph.shapes[op.inputs[0]], graph.shapes[op.name]
-    pixels = out[0] * out[1]
-    inner = size(op.kernel) * source[2]
-    pairs, k_pairs = (out[2] + 1) // 2, (inner + 1) // 2
-    tiles = pixels // TILE if pixels >= TILE else 0
-    alone = pixels - TILE * tiles
-    quads, rounds = (pairs + 1) // 2, -(-k_pairs // UNROLLED)
-    row = op.kernel[1] * source[2]
-    rows, outside = _rows(op, source, out)
-    words = row // 4
-    quantities = {
-        "tile": tiles,
-        "tile_pair": tiles * pairs,
-        "tile_product": tiles * pairs * k_pairs,
-        "tile_round": tiles * pairs * rounds,
-        "single": alone,
-        "single_quad": alone * quads,
-        "single_product": alone * quads * k_pairs,
-        "single_round": alone * quads * rounds,
-        "window": pixels,
-        "row": rows,
-        "row_word": rows * words,
-        "row_rest": rows * (row % 4),
-        "window_rest": pixels * (row % 4 * op.kernel[0]),
-        "unaligned": rows * words * _misaligned(op, source),
-        "outside": outside,
-        "outside_value": outside * row,
-    }
-    calls, staged = [], program.workspace.staged_bytes.get(op.name, 0)
-    parts = kernel.weight_bytes / 8
-    sweeps = tiles + alone if kernel.weight_bytes > DATA_CACHE_BYTES else min(1, tiles + alone)
-    if staged:
-        quantities |= {"staged": 1, "staged_word": kernel.weight_bytes / 4}
-        sweeps = 1
-    calls.append(Work(kernel.name, quantities, parts * sweeps))
-    return [*calls, *_clip(op, program)]
-
-
-def _rows(op: Conv2d | DepthwiseConv2d, source: Shape, out: Shape) -> tuple[int, int]:
-    """Kernel rows of all windows, and how many of them reach over the map's border."""
+    pixels, channels = out[0] * out[1], out[2]
+    k_pairs = (size(op.kernel) * source[2] + 1) // 2
     padding = window_padding(op, source)
-    inside = [
-        sum(
-            1
-            for i in range(out[axis])
-            if i * op.stride[axis] >= padding[axis][0]
-            and i * op.stride[axis] - padding[axis][0] + op.kernel[axis] <= source[axis]
-        )
-        for axis in (0, 1)
-    ]
-    whole_rows = sum(
-        1
-        for i in range(out[0])
-        for k in range(op.kernel[0])
-        if 0 <= i * op.stride[0] - padding[0][0] + k < source[0]
-    )
-    total = out[0] * out[1] * op.kernel[0]
-    return total, total - whole_rows * inside[1]
+    pad = (padding[0][0], padding[1][0])
+    if pixels >= TILE:
+        tiles, alone = divmod(pixels, TILE)
+        gathered = gathering(source, out, op.kernel, op.stride, pad)
+    else:
+        tiles, alone = 0, pixels
+        gathered = _single_windows(op, source, out, pad)
+    quantities = {**gathered, **_products("tile", tiles, channels, k_pairs, op.weight_bits)}
+    quantities |= _products("single", alone, channels, k_pairs, op.weight_bits)
+    parts, flash_bytes = kernel.weight_bytes / 8, kernel.weight_bytes
+    # What the data cache holds is read from Flash once, all else for every tile.
+    sweeps = tiles + alone if flash_bytes > DATA_CACHE_BYTES else 1
+    if op.name in program.workspace.staged_bytes:
+        quantities |= {"staged": 1, "staged_word": flash_bytes / 4}
+        sweeps = 1
+    return [Work(kernel.name, quantities, parts * sweeps), *_clip(op, program)]
 
 
-def _misaligned(op: Conv2d, source: Shape) -> float:
-    """Cycles that an unaligned word costs on average over the places where kernel rows begin."""
-    penalties = (0, 2, 1, 2)
-    left = window_padding(op, source)[1][0]
-    places = [
-        (y * source[1] * source[2] + (x * op.stride[1] - left) * source[2]) % 4
-        for y in range(4)
-        for x in range(4)
-    ]
-    return sum(penalties[place] for place in places) / len(places)
+def _products(kind: str, times: int, channels: int, k_pairs: int, bits: int) -> dict[str, float]:
+    """Loops of the product of one tile, or one position, with all channels."""
+    pairs, fours = (channels + 1) // 2, (channels + 3) // 4
+    groups = pairs if bits == 8 and kind == "tile" else fours
+    rounds = -(-k_pairs // (BLOCK_2 if bits == 2 else UNROLLED))
+    return {
+        kind: times,
+        f"{kind}_pair": times * pairs,
+        f"{kind}_group": times * groups,
+        f"{kind}_product": times * groups * k_pairs,
+        f"{kind}_round": times * groups * rounds,
+        f"{kind}_sum": times * k_pairs if bits < 8 else 0,
+        f"{kind}_odd": times * (channels % 2),
+    }
+
+
+def _single_windows(op: Conv2d, source: Shape, out: Shape, pad: Pair) -> dict[str, float]:
+    """What `convolve_single` gathers."""
+    pixels, rows = out[0] * out[1], op.kernel[0]
+    row = op.kernel[1] * source[2]
+    outside = 0
+    for y in range(out[0]):
+        top = y * op.stride[0] - pad[0]
+        above, below = max(0, -top), max(0, top + rows - source[0])
+        for x in range(out[1]):
+            left = x * op.stride[1] - pad[1]
+            over = left < 0 or left + op.kernel[1] > source[1]
+            outside += rows if over else above + below
+    return {
+        "one": pixels,
+        "one_row": pixels * rows,
+        "one_word": pixels * rows * (row // 4),
+        "one_rest": pixels * rows * (row % 4),
+        "one_edge": outside,
+        "one_edge_value": outside * row,
+    }
 
 
 def _clip(op: Conv2d | DepthwiseConv2d, program: Program) -> list[Work]:
@@ -200,7 +190,7 @@ def _reshape(op: Reshape, program: Program) -> list[Work]:
 
 def _depthwise(op: DepthwiseConv2d, program: Program) -> list[Work]:
     kernel: Kernel = program.kernels[op.name]
-    source, out = program.graph.shapes[op.inputs[0]], program.graph.shapes[op.name]
+    out = program.graph.shapes[op.name]
     quantities = {"channel": out[2], "value": size(out)}
     work = Work(kernel.name, quantities, kernel.weight_bytes / 8)
     return [work, *_clip(op, program)]
