@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas import __version__
+from nas.cli_deploy import add_compiler_option, add_deploy_verbs
 from nas.cli_pick import add_pick_verb
-from nas.cli_types import positive, positive_int
+from nas.cli_types import cores, positive, positive_int
 from nas.errors import NasError, UsageError
 from nas.importing.command import add_import_verb
 
@@ -75,15 +76,6 @@ def _add_reading_verbs(verbs: Any) -> None:
     )
     report.add_argument("dir", type=Path, metavar="DIR", help="run folder")
     report.set_defaults(run=_report)
-    verify = verbs.add_parser(
-        "verify",
-        help="run every candidate in every runtime and compare with the reference",
-        epilog="example: nas verify results/demo c0123456789ab",
-    )
-    verify.add_argument("dir", type=Path, metavar="DIR", help="run folder")
-    verify.add_argument("ids", nargs="*", metavar="ID", help="candidates; all without")
-    verify.add_argument("--workers", type=positive_int, default=_cores(), metavar="W")
-    verify.set_defaults(run=_verify)
     estimate = verbs.add_parser(
         "estimate",
         help="what an architecture costs on a device, per operator",
@@ -94,6 +86,7 @@ def _add_reading_verbs(verbs: Any) -> None:
     estimate.add_argument("--device", required=True, metavar="D")
     estimate.set_defaults(run=_estimate)
     add_pick_verb(verbs)
+    add_deploy_verbs(verbs)
 
 
 def _add_search_options(parser: argparse.ArgumentParser) -> None:
@@ -131,7 +124,7 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--hours", type=positive, metavar="H")
     search.add_argument("--seed", type=int, default=0, metavar="N")
     search.add_argument(
-        "--workers", type=positive_int, default=_cores(), metavar="W", help="(%(default)s: cores)"
+        "--workers", type=positive_int, default=cores(), metavar="W", help="(%(default)s: cores)"
     )
     run = parser.add_argument_group("the run")
     run.add_argument("--out", type=Path, metavar="DIR", help="run folder (results/<task>-<time>)")
@@ -142,13 +135,8 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--storage", metavar="URL", help="study elsewhere than DIR/study.db")
     run.add_argument("--no-verify", action="store_true", help="do not run the artefacts at the end")
+    add_compiler_option(run)
     run.add_argument("--quiet", action="store_true", help="no progress, for logs")
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _guarded(action: Callable[[], int]) -> int:
@@ -223,6 +211,7 @@ def _search(chosen: argparse.Namespace) -> int:
         distil=not chosen.no_distil,
         validation=chosen.validation,
         verify=not chosen.no_verify,
+        cc=chosen.cc,
         workers=chosen.workers,
         storage=chosen.storage,
         out=out,
@@ -244,23 +233,6 @@ def _report(chosen: argparse.Namespace) -> int:
     read_json(chosen.dir / "run.json")  # a folder of something else is left as it is
     with locked(chosen.dir):
         print(write_report(chosen.dir))
-    return 0
-
-
-def _verify(chosen: argparse.Namespace) -> int:
-    from nas.choosing.brief import write_briefs
-    from nas.export.verify import require_equal, verify_run
-    from nas.report.page import write_report
-    from nas.run_folder import locked, read_json
-    from nas.tables import print_verification
-
-    read_json(chosen.dir / "run.json")  # a folder of something else is left as it is
-    with locked(chosen.dir):
-        results = verify_run(chosen.dir, chosen.ids, chosen.workers)
-        print_verification(results)
-        write_briefs(chosen.dir)
-        write_report(chosen.dir)
-    require_equal(results)
     return 0
 
 

@@ -38,3 +38,10 @@ def share_above_0(text: str) -> float:
 def names(text: str) -> tuple[str, ...]:
     """Names between commas."""
     return tuple(text.split(","))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

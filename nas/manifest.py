@@ -47,6 +47,7 @@ class Options:
     distil: bool
     validation: Validation | None
     verify: bool
+    cc: str | None
     workers: int
     storage: str | None
     out: Path

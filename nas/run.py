@@ -17,6 +17,8 @@ from typing import Any
 
 from nas.choosing.brief import write_briefs
 from nas.data.task import Task
+from nas.deploy.toolchain import find_compiler
+from nas.emulation.tools import check_tools
 from nas.errors import RunError, ToolMissing
 from nas.export.front import export_front
 from nas.export.verify import Verification, require_equal, verify_run
@@ -98,7 +100,7 @@ def run_search(options: Options) -> Path:
 
 
 def check_runtimes(options: Options) -> None:
-    """The runtimes that the end of a run needs, before its first trial.
+    """The runtimes, compiler and emulator that the end of a run needs, before its first trial.
 
     TFLM has wheels for Linux on x86-64 only: elsewhere its absence is told, not refused.
     """
@@ -110,6 +112,8 @@ def check_runtimes(options: Options) -> None:
                 f"{module}: not installed, and needed to verify the front; pip install {install},"
                 " or add --no-verify"
             )
+    check_tools()
+    find_compiler(options.cc)
     if importlib.util.find_spec("tflite_micro") is None and tflm_has_wheels():
         raise ToolMissing(
             "tflite-micro: not installed, and needed to verify the front; pip install"
@@ -253,7 +257,9 @@ class _Session:
         write_briefs(self.run)
         results: list[Verification] = []
         if self.options.verify:
-            results = verify_run(self.run, None, self.options.workers, self._verified)
+            results = verify_run(
+                self.run, None, self.options.workers, self._verified, self.options.cc
+            )
             write_briefs(self.run)  # now with what was proved
         write_report(self.run)
         require_equal(results)

@@ -1,22 +1,17 @@
 """`nas calibrate`: measures every kernel on the emulated chip and writes the table of costs."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from nas.calibration.table import CoreTable, calibrate_core, to_toml
 from nas.deploy.toolchain import find_compiler
+from nas.emulation.tools import cache_folder, check_tools
 from nas.hardware.profile import load_profile
 from nas.run_folder import write_atomic
 
 PROGRAMS, SEED = 20, 2026
 CORES = {"fpu": "cortex-m4f", "no_fpu": "cortex-m4"}
-
-
-def cache_folder() -> Path:
-    """Where compilers and the emulator keep their files: $NAS_CACHE_DIR or ~/.cache/nas."""
-    return Path(os.environ.get("NAS_CACHE_DIR") or Path.home() / ".cache" / "nas") / "compilers"
 
 
 def calibrate(
@@ -28,6 +23,7 @@ def calibrate(
         ToolMissing: compiler or emulator is not installed.
         CalibrationError: a kernel that no drawn operator calls.
     """
+    check_tools()
     compiler = find_compiler(cc)
     profile = load_profile("cortex-m4-64k")
     tables = {

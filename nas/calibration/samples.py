@@ -27,10 +27,13 @@ from nas.network.ops import (
 
 LARGEST_VALUES = 24_000  # of an operator's input
 LARGEST_MACS = 600_000  # of a convolution: the emulator takes its time
+INNER = (4, 6, 12, 24, 32, 50, 64, 100, 256, 384)  # of fully connected layers
+WIDE_INNER, LONG_INNER = (520, 600, 777, 1024, 1500, 2048), 512
 
 Drawn = tuple[Callable[[str, tuple[str, ...]], Op], list[Shape]]
 KINDS = (
-    *("conv", "pointwise", "fully_connected", "depthwise_series", "depthwise_image") * 3,
+    *("conv", "pointwise", "fully_connected", "depthwise_series", "depthwise_image", "wide") * 2,
+    *("conv", "pointwise", "depthwise_series", "depthwise_image"),
     *("pool", "pool", "add", "mul", "concat", "pad", "table", "reshape", "clipped"),
 )
 
@@ -85,7 +88,7 @@ def _channels(rng: random.Random) -> int:
 
 
 def _draw(rng: random.Random, kind: str) -> Drawn:
-    if kind in ("conv", "pointwise", "fully_connected"):
+    if kind in ("conv", "pointwise", "fully_connected", "wide"):
         return _conv(rng, kind)
     if kind.startswith("depthwise"):
         return _depthwise(rng, kind)
@@ -110,14 +113,19 @@ def _draw(rng: random.Random, kind: str) -> Drawn:
 def _conv(rng: random.Random, kind: str) -> Drawn:
     while True:
         channels, units = _channels(rng), _channels(rng)
-        if kind == "fully_connected":
-            shape: Shape = (1, 1, rng.choice((4, 6, 12, 24, 32, 50, 64, 100, 256, 384, 600, 1024)))
+        if kind == "fully_connected" or (kind == "wide" and rng.random() < 0.5):
+            inner = WIDE_INNER if kind == "wide" else INNER
+            shape: Shape = (1, 1, rng.choice(inner))
         else:
             shape = _map(rng, channels)
-        kernel, stride = _window(rng, shape, 1 if kind != "conv" else rng.choice((2, 3, 3, 5, 7)))
+        sizes = {"conv": (2, 3, 3, 5, 7), "wide": (3, 5)}.get(kind, (1,))
+        kernel, stride = _window(rng, shape, rng.choice(sizes))
         padding: Padding = rng.choice(("same", "same", "valid"))
         positions = shape[0] * shape[1] / (stride[0] * stride[1])
-        if positions * kernel[0] * kernel[1] * shape[2] * units <= LARGEST_MACS:
+        inner_size = kernel[0] * kernel[1] * shape[2]
+        if kind == "wide" and inner_size <= LONG_INNER:
+            continue
+        if positions * inner_size * units <= LARGEST_MACS * (3 if kind == "wide" else 1):
             break
     bits, relu = rng.choice(WEIGHT_BITS), rng.random() < 0.5
     return (lambda n, ins: Conv2d(n, ins, units, kernel, stride, padding, bits, relu)), [shape]

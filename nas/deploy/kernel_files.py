@@ -1,7 +1,8 @@
 """Which files of the kernel library some kernels need: found in the files themselves.
 
-A file defines `NAS(name)` as a function in C, as a global label or as the NAME of an assembled body,
-and may mention others; headers and included bodies come along. So no list can fall behind the library.
+A file defines `NAS(name)` as a function in C, as a global label or as the NAME of an assembled
+body, and may mention others; headers and included bodies come along. So no list can fall behind the
+library.
 """
 
 import re

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.task import Modality, Task
+from nas.deploy.c_bundle import TEST_VECTORS, Description, c_bundle
+from nas.deploy.to_c import Normalisation
 from nas.export.to_onnx import to_onnx
 from nas.export.to_onnx_integer import to_onnx_integer
 from nas.export.to_tflite import to_tflite
 from nas.hardware.cost import Cost
-from nas.hardware.memory import MemoryPlan
+from nas.hardware.program import Program
 from nas.network.integer import IntegerModel
 from nas.run_folder import write_atomic, write_json
 
@@ -35,7 +37,7 @@ class Candidate:
     id: str
     document: Mapping[str, Any]
     model: IntegerModel
-    plan: MemoryPlan
+    program: Program
     cost: Cost
     val_scores: Sequence[float]
     rows: int
@@ -53,7 +55,30 @@ def write_candidate(run: Path, candidate: Candidate, task: Task) -> Path:
     write_atomic(folder / "model.onnx", to_onnx(model))
     write_atomic(folder / "model_integer.onnx", to_onnx_integer(model))
     write_json(folder / "architecture.json", _describe(candidate, task))
+    rows = task.rows("test")[:TEST_VECTORS]
+    used = {source.name for source in model.graph.inputs}
+    vectors = {m.name: m.quantised(rows) for m in task.modalities if m.name in used}
+    inputs = {m.name: _input(m) for m in task.modalities if m.name in used}
+    about = describe(f"Candidate {candidate.id}", task.class_names, inputs)
+    write_c(folder / "c", c_bundle(model, candidate.program, vectors, about))
     return folder
+
+
+def describe(title: str, classes: Sequence[str], inputs: Mapping[str, Any]) -> Description:
+    """What a bundle tells its readers; `inputs` as in architecture.json."""
+    normalisation = {
+        name: Normalisation(entry["mean"], entry["std"]) for name, entry in inputs.items()
+    }
+    return Description(title, list(classes), normalisation)
+
+
+def write_c(folder: Path, files: Mapping[str, str]) -> None:
+    """Writes a bundle's files and removes what an earlier one left; RunError if the disk refuses."""
+    for path, text in files.items():
+        write_atomic(folder / path, text.encode())
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in files:
+            path.unlink()
 
 
 def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
@@ -69,7 +94,7 @@ def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
         "inputs": {m.name: _input(m) for m in task.modalities if m.name in used},
         "classes": list(task.class_names),
         "cost": candidate.cost.to_json(),
-        "plan": candidate.plan.to_json(),
+        "plan": candidate.program.plan.to_json(),
         "training": {
             "seeds": len(candidate.val_scores),
             "rows": candidate.rows,

@@ -71,7 +71,7 @@ def _export(
         record.id,
         record.architecture,
         model,
-        priced.plan,
+        priced.program,
         priced.cost,
         finalist.val_scores,
         rows,

@@ -1,9 +1,10 @@
 """Proof that a candidate's files compute what was scored: every runtime against the reference.
 
-The integer-exact ONNX in ONNX Runtime and the .tflite in TFLM must equal the reference in its own
-rounding; the .tflite in LiteRT, or in tflite-runtime where LiteRT is missing, must equal it in that
-runtime's rounding; for the QDQ ONNX, whose float kernels round differently, the agreement is
-measured and reported. Inputs are test samples, topped up with random ones.
+The C on an emulated Cortex-M4, the integer-exact ONNX in ONNX Runtime and the .tflite in TFLM must
+equal the reference in its own rounding; the .tflite in LiteRT, or in tflite-runtime where LiteRT is
+missing, must equal it in that runtime's rounding; for the QDQ ONNX, whose float kernels round
+differently, the agreement is measured and reported. Inputs are test samples, topped up with random
+ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,15 +16,20 @@ from typing import Any, Literal
 import numpy as np
 
 from nas.data.task import Task
-from nas.errors import Mismatch, RunError, ToolMissing
+from nas.deploy.toolchain import find_compiler
+from nas.emulation.tools import cache_folder, check_tools
+from nas.errors import BuildError, MachineFault, Mismatch, RunError, ToolMissing
 from nas.export import runtimes
+from nas.export.emulate import Bench, Verdict, emulate
+from nas.hardware.memory import MemoryPlan
+from nas.hardware.profile import Profile
 from nas.network import reference
-from nas.network.integer import load_integer_model
+from nas.network.integer import IntegerModel, load_integer_model
 from nas.network.numerics import Int8, Rounding
 from nas.run_folder import read_front, read_json, write_front, write_json
 from nas.training.workers import MOST_DEATHS, DataSource, pool, prepared
 
-INPUTS = 256
+INPUTS, EMULATED_INPUTS = 256, 64
 MUST_BE_EQUAL = ("model_integer.onnx", "tflm", "litert")
 
 
@@ -48,16 +54,35 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """All checks of one candidate; `host` when every runtime that must be equal is."""
+    """All checks of one candidate.
+
+    Attributes:
+        verified: `host` when every runtime on this machine that must be equal is, `emulated` when
+            the C on the emulated chip is, too.
+        tflm_arena_bytes: what TFLM's interpreter takes for the same graph; None without TFLM.
+        tflite_bytes: size of the file that TFLM would hold in Flash.
+        failure: why the C could not be linked or run; "" when it could.
+    """
 
     id: str
     inputs: int
-    verified: Literal["host", "no"]
+    verified: Literal["emulated", "host", "no"]
     runtimes: tuple[Check, ...]
+    tflm_arena_bytes: int | None
+    tflite_bytes: int
+    failure: str
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as in verification.json."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What verification.json and verdict.json of a candidate hold; no verdict if the C failed."""
+
+    verification: Verification
+    verdict: Verdict | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +144,7 @@ def verification_inputs(task: Task) -> dict[str, Int8]:
     return inputs
 
 
-def verify_candidate(folder: Path, inputs: dict[str, Int8]) -> Verification:
+def verify_candidate(folder: Path, inputs: dict[str, Int8], bench: Bench) -> Proof:
     """Runs every file of a candidate and compares.
 
     Raises:
@@ -139,8 +164,48 @@ def verify_candidate(folder: Path, inputs: dict[str, Int8]) -> Verification:
         for name, check in zip(names, checks, strict=True)
         if name in MUST_BE_EQUAL
     )
-    count = len(next(iter(used.values())))
-    return Verification(folder.name, count, "host" if equal else "no", tuple(checks))
+    verdict, failure = _emulated(folder, model, used, bench)
+    if verdict is not None:
+        checks.append(_c_check(verdict))
+    verified: Literal["emulated", "host", "no"] = "host" if equal else "no"
+    if equal and verdict is not None and not verdict.outputs_differing:
+        verified = "emulated"
+    data = (folder / "model.tflite").read_bytes()
+    verification = Verification(
+        folder.name,
+        len(next(iter(used.values()))),
+        verified,
+        tuple(checks),
+        runtimes.tflm_arena_bytes(data),
+        len(data),
+        failure,
+    )
+    return Proof(verification, verdict)
+
+
+def _emulated(
+    folder: Path, model: IntegerModel, inputs: dict[str, Int8], bench: Bench
+) -> tuple[Verdict | None, str]:
+    """The verdict on the candidate's C, or none and why it could not be run."""
+    few = {name: values[:EMULATED_INPUTS] for name, values in inputs.items()}
+    plan = MemoryPlan.from_json(read_json(folder / "architecture.json").get("plan", {}))
+    if not (folder / "c").is_dir():
+        return None, "there is no folder c; nas bundle writes it"
+    try:
+        return emulate(folder.name, model, plan, folder / "c", few, bench), ""
+    except (BuildError, MachineFault) as error:
+        return None, str(error)
+
+
+def _c_check(verdict: Verdict) -> Check:
+    return Check(
+        f"C on an emulated Cortex-M4 ({verdict.compiler})",
+        verdict.outputs_compared,
+        verdict.outputs_differing,
+        verdict.largest_difference,
+        verdict.argmax_agreement,
+        "must be equal" if verdict.difference is None else str(verdict.difference),
+    )
 
 
 def _installed(run: _Run) -> _Run:
@@ -179,8 +244,23 @@ def _check(folder: Path, run: _Run, inputs: dict[str, Int8], expected: Int8) -> 
     )
 
 
-def _verify(folder: Path) -> Verification:
-    return verify_candidate(folder, prepared())
+def _verify(folder: Path, bench: Bench) -> Proof:
+    return verify_candidate(folder, prepared(), bench)
+
+
+def bench_of(manifest: dict[str, Any], cc: str | None) -> Bench:
+    """The device of a run and the compiler for it.
+
+    Raises:
+        ToolMissing: compiler or emulator is not installed.
+        RunError: the manifest has no profile that can be read.
+    """
+    check_tools()
+    try:
+        profile = Profile.from_dict(manifest["profile"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"run.json: profile: {error}; it was written by another version") from None
+    return Bench(profile, find_compiler(cc), cache_folder())
 
 
 def verify_run(
@@ -188,27 +268,46 @@ def verify_run(
     ids: Sequence[str] | None = None,
     workers: int = 2,
     progress: Callable[[Verification], None] = lambda _: None,
+    cc: str | None = None,
 ) -> list[Verification]:
     """Verifies candidates of a run and brings front.csv up to date.
+
+    Args:
+        cc: compiler for the Cortex-M4; None is `toolchain.find_compiler`'s choice.
 
     Raises:
         RunError: no such run or candidate, or its data are gone.
         DataError: the data have changed.
+        ToolMissing: compiler or emulator is not installed.
     """
     manifest, rows = read_json(run / "run.json"), read_front(run)
     known = [row["id"] for row in rows]
     unknown = sorted(set(ids or []) - set(known))
     if unknown:
         raise RunError(f"{run}: {unknown[0]!r} is no candidate; the front has {', '.join(known)}")
+    bench = bench_of(manifest, cc)
     chosen = list(ids) if ids else known
     source = data_source(manifest)
     source.load()
-    results = _verify_all([run / "candidates" / i for i in chosen], source, workers, progress)
-    verdicts = {result.id: result.verified for result in results}
+    proofs = _verify_all([run / "candidates" / i for i in chosen], source, workers, progress, bench)
+    by_id = {proof.verification.id: proof for proof in proofs}
     for row in rows:
-        row["verified"] = verdicts.get(row["id"], row["verified"])
+        if row["id"] in by_id:
+            _enter(row, by_id[row["id"]], bench.profile)
     write_front(run, rows)
-    return results
+    return [proof.verification for proof in proofs]
+
+
+def _enter(row: dict[str, Any], proof: Proof, profile: Profile) -> None:
+    """Puts what was measured in the place of what was predicted."""
+    row["verified"] = proof.verification.verified
+    if proof.verdict is None:
+        return
+    latency_s = proof.verdict.modelled_cycles / profile.clock_hz
+    row["ram_bytes"] = proof.verdict.measured_ram_bytes
+    row["flash_bytes"] = proof.verdict.measured_flash_bytes
+    row["latency_ms"] = latency_s * 1e3
+    row["energy_uj"] = latency_s * profile.active_current_a * profile.supply_voltage_v * 1e6
 
 
 def _verify_all(
@@ -216,19 +315,19 @@ def _verify_all(
     source: DataSource,
     workers: int,
     progress: Callable[[Verification], None],
-) -> list[Verification]:
-    """Verifies candidates in processes and writes each one's verification.json."""
-    results: list[Verification] = []
+    bench: Bench,
+) -> list[Proof]:
+    """Verifies candidates in processes; writes each one's verification.json and verdict.json."""
+    results: list[Proof] = []
     deaths = 0
     with pool(max(1, min(workers, len(folders))), source, verification_inputs) as processes:
         while len(results) < len(folders):
             try:
-                futures = [processes.submit(_verify, f) for f in folders[len(results) :]]
+                futures = [processes.submit(_verify, f, bench) for f in folders[len(results) :]]
                 for future in futures:
                     result = future.result()
-                    folder = folders[len(results)]
-                    write_json(folder / "verification.json", result.to_json())
-                    progress(result)
+                    _keep(folders[len(results)], result)
+                    progress(result.verification)
                     results.append(result)
             except BrokenProcessPool:
                 deaths += 1
@@ -239,6 +338,14 @@ def _verify_all(
                     ) from None
                 processes.replace()
     return results
+
+
+def _keep(folder: Path, proof: Proof) -> None:
+    write_json(folder / "verification.json", proof.verification.to_json())
+    if proof.verdict is None:
+        (folder / "verdict.json").unlink(missing_ok=True)
+    else:
+        write_json(folder / "verdict.json", proof.verdict.to_json())
 
 
 def data_source(manifest: dict[str, Any]) -> DataSource:
@@ -256,12 +363,16 @@ def data_source(manifest: dict[str, Any]) -> DataSource:
 
 
 def require_equal(results: Sequence[Verification]) -> None:
-    """Raises Mismatch when a runtime that must equal the reference ran and did not."""
+    """Raises Mismatch when something differs that must not, or when the C could not be run."""
     for result in results:
-        for run, check in zip(_RUNS, result.runtimes, strict=True):
-            if run.name in MUST_BE_EQUAL and check.differing:
-                raise Mismatch(
-                    f"{result.id}: {check.differing} of {check.compared} outputs differ in"
-                    f" {check.runtime} (by up to {check.largest_difference}); they must be equal:"
-                    " report this candidate's folder"
-                )
+        if result.failure:
+            raise Mismatch(f"{result.id}: its C was not run on the emulated chip: {result.failure}")
+        for check in result.runtimes:
+            if check.note.startswith("float kernels") or not check.differing:
+                continue
+            where = "" if check.note.startswith("must be") else f"; {check.note}"
+            raise Mismatch(
+                f"{result.id}: {check.differing} of {check.compared} outputs differ in"
+                f" {check.runtime} (by up to {check.largest_difference}){where}; they must be"
+                " equal: report this candidate's folder"
+            )

@@ -7,6 +7,7 @@ from nas.errors import BudgetError
 from nas.hardware.cost import Cost, estimate
 from nas.hardware.memory import MemoryPlan, check_plan, plan_memory
 from nas.hardware.profile import Profile
+from nas.hardware.program import Program, program_of
 from nas.network.graph import Graph
 from nas.space import Problem, RandomTrial, Space
 
@@ -51,18 +52,28 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """A graph with the plan that it would run by and what that costs."""
+    """A graph as the program that it would be, and what that costs."""
 
-    graph: Graph
-    plan: MemoryPlan
+    program: Program
     cost: Cost
+
+    @property
+    def graph(self) -> Graph:
+        """The operators."""
+        return self.program.graph
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """Where the tensors lie."""
+        return self.program.plan
 
 
 def price(graph: Graph, profile: Profile) -> Priced:
-    """Plans, checks the plan, and estimates: about a millisecond."""
+    """Plans, checks the plan, chooses kernels, and estimates: about a millisecond."""
     plan = plan_memory(graph)
     check_plan(graph, plan)
-    return Priced(graph, plan, estimate(graph, plan, profile))
+    program = program_of(graph, plan, profile.flash_wait_states)
+    return Priced(program, estimate(program, profile))
 
 
 def check_possible(space: Space, problem: Problem, profile: Profile, budget: Budget) -> None:

@@ -15,10 +15,11 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 from nas.errors import ProfileError
 
@@ -74,6 +75,11 @@ class Profile:
     def to_dict(self) -> dict[str, object]:
         """All fields by name, ready for JSON; units are in the names."""
         return asdict(self)
+
+    @staticmethod
+    def from_dict(document: Mapping[str, Any]) -> Profile:
+        """The inverse of `to_dict`; KeyError or TypeError for another document."""
+        return Profile(**{field.name: document[field.name] for field in fields(Profile)})
 
     def to_json(self) -> str:
         """Canonical JSON on one line: keys sorted, no spaces."""

@@ -87,15 +87,17 @@ def _products(kind: str, times: int, channels: int, k_pairs: int, bits: int) -> 
     """Loops of the product of one tile, or one position, with all channels."""
     pairs, fours = (channels + 1) // 2, (channels + 3) // 4
     groups = pairs if bits == 8 and kind == "tile" else fours
-    rounds = -(-k_pairs // (BLOCK_2 if bits == 2 else UNROLLED))
+    blocks = -(-k_pairs // BLOCK_2) if bits == 2 and k_pairs > BLOCK_2 else 0
     return {
         kind: times,
         f"{kind}_pair": times * pairs,
         f"{kind}_group": times * groups,
         f"{kind}_product": times * groups * k_pairs,
-        f"{kind}_round": times * groups * rounds,
-        f"{kind}_sum": times * k_pairs if bits < 8 else 0,
-        f"{kind}_odd": times * (channels % 2),
+        f"{kind}_round": times * groups * -(-k_pairs // UNROLLED),
+        f"{kind}_block": times * groups * blocks,
+        f"{kind}_blocks": times * groups if blocks else 0,
+        f"{kind}_sum": times * k_pairs if bits == 2 else 0,
+        f"{kind}_rest_{channels % 4}": times if channels % 4 else 0,
     }
 
 

@@ -1,0 +1,41 @@
+"""Writes the C of a finished candidate again, with another prefix or to another folder."""
+
+from pathlib import Path
+
+import numpy as np
+
+from nas.deploy.c_bundle import TEST_VECTORS, c_bundle
+from nas.deploy.c_text import check_prefix
+from nas.errors import RunError
+from nas.export.bundle import describe, write_c
+from nas.hardware.memory import MemoryPlan, check_plan
+from nas.hardware.profile import Profile
+from nas.hardware.program import program_of
+from nas.network.integer import load_integer_model
+from nas.network.random_model import random_inputs
+from nas.run_folder import read_json
+
+
+def write_again(run: Path, name: str, prefix: str, out: Path) -> dict[str, str]:
+    """Writes the bundle of candidate `name` to `out` and returns its files; test inputs are random.
+
+    Raises:
+        RunError: no such candidate, a prefix that is no C identifier, a folder of something else.
+    """
+    check_prefix(prefix)
+    folder = run / "candidates" / name
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such candidate; nas pick {run} lists them")
+    if out.exists() and any(out.iterdir()) and not (out / "kernels").is_dir():
+        raise RunError(f"{out}: holds something else than a bundle; choose another --out")
+    document = read_json(folder / "architecture.json")
+    model = load_integer_model(folder / "model.npz")
+    plan = MemoryPlan.from_json(document["plan"])
+    check_plan(model.graph, plan)
+    profile = Profile.from_dict(read_json(run / "run.json")["profile"])
+    program = program_of(model.graph, plan, profile.flash_wait_states)
+    inputs = random_inputs(model.graph, TEST_VECTORS, np.random.default_rng(0))
+    about = describe(f"Candidate {name}", document["classes"], document["inputs"])
+    files = c_bundle(model, program, inputs, about, prefix)
+    write_c(out, files)
+    return files
