@@ -3,6 +3,8 @@
 
 #include <stddef.h>
 
+#include "words.h"
+
 #if defined(__ARM_FEATURE_DSP)
 /* requantise.inc has these offsets as numbers. */
 typedef char nas_conv_offsets[offsetof(nas_conv, table) == 4 ? 1 : -1];
@@ -87,7 +89,9 @@ void NAS(gather_one)(const nas_reader *reader, int32_t top, int32_t start, uint3
         else
             NAS(copy_padded)(reader, reader->x, top, 1, start, reader->row, 1);
         lanes = widen_row(lanes, row, whole);
-        for (uint32_t i = 4 * whole; i < row_bytes; i++)
+        for (uint32_t i = 4 * whole; i < row_bytes; i++) {
             nas_put_lane(rest, done++, pixels, row[i]);
+            NAS_NO_CALL();
+        }
     }
 }
