@@ -167,7 +167,15 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         pytest.skip("no C compiler: install gcc or clang")
     folder = tmp_path_factory.mktemp("conv")
     (folder / "names.h").write_text("#define NAS(name) t_##name\n")
-    parts = ("conv*.c", "fully_connected_*.c", "window.c", "portable_*.c", "copy_rows.c", "fill.c")
+    parts = (
+        "conv*.c",
+        "fully_connected_*.c",
+        "window.c",
+        "copy_padded.c",
+        "portable_*.c",
+        "copy_rows.c",
+        "fill.c",
+    )
     sources = [str(path) for part in parts for path in sorted(RUNTIME.glob(part))]
     target = folder / "conv.so"
     command = [
