@@ -36,9 +36,7 @@ def table_bytes(channels: int) -> int:
     return TABLE_BYTES * ((channels + 1) // 2)
 
 
-def scratch_bytes(
-    rows: int, row: int, spacing: int, span: int, columns: int, padded: bool
-) -> int:
+def scratch_bytes(rows: int, row: int, spacing: int, span: int, columns: int, padded: bool) -> int:
     """Working memory of `conv_*`.
 
     Args:
