@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nas.deploy import pack_conv
+from nas.deploy import pack_conv, pack_low_bits
 from nas.deploy.channels import Channels
 from nas.network.numerics import Int8, rescale
 
@@ -19,6 +19,21 @@ RUNTIME = Path(pack_conv.__file__).parents[1] / "runtime"
 FLAGS = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-shared", "-fPIC"]
 CHECKED = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
 GUARD = 64  # bytes on both sides of what a kernel may write
+
+
+def packed(name: str, values: Int8, rows: int) -> NDArray[np.uint32]:
+    """Weights as kernel `name` reads them."""
+    count, inner = values.shape
+    if "_8" in name:
+        words = pack_conv.pack_8(values, rows, name.endswith("wide"))
+        assert words.nbytes == pack_conv.packed_bytes(inner, count)
+    elif "_4" in name:
+        words = pack_low_bits.pack_4(values, rows)
+        assert words.nbytes == pack_low_bits.packed_bytes_4(inner, count)
+    else:
+        words = pack_low_bits.pack_2(values, rows)
+        assert words.nbytes == pack_low_bits.packed_bytes_2(inner, count)
+    return words
 
 
 @dataclass(frozen=True)
@@ -82,10 +97,9 @@ class Layer:
     def computed(self, library: ctypes.CDLL, name: str) -> Int8:
         """(pixels, out channels) of kernel `name`, which must leave everything else alone."""
         held = self.channels
-        weights = pack_conv.pack_8(held.values, self.kernel[0], name.endswith("wide"))
+        weights = packed(name, held.values, self.kernel[0])
         table = pack_conv.table(held)
-        count, inner = held.values.shape
-        assert weights.nbytes == pack_conv.packed_bytes(inner, count)
+        count = len(held.values)
         assert table.nbytes == pack_conv.table_bytes(count)
         y, scratch = (
             np.full(2 * GUARD + size, 0x5A, np.int8)
@@ -159,13 +173,11 @@ def random_layer(rng: np.random.Generator) -> Layer:
     )
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def build_library(folder: Path) -> ctypes.CDLL:
     """The convolutions as this machine's compiler builds them."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler: install gcc or clang")
-    folder = tmp_path_factory.mktemp("conv")
     (folder / "names.h").write_text("#define NAS(name) t_##name\n")
     parts = (
         "conv*.c",
@@ -190,6 +202,11 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     ]
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(target))
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    return build_library(tmp_path_factory.mktemp("conv"))
 
 
 @pytest.mark.parametrize("seed", range(150))

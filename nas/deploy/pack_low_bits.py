@@ -1,11 +1,13 @@
-"""Weights of 4 and 2 bits of a convolution or fully connected layer in the order its C kernels read.
+"""Weights of 4 and 2 bits of a convolution or fully connected layer in the order its kernels read.
 
-Inputs go in pairs ("k-pairs") as `pack_conv.lane_order` has them, output channels in groups of four, the
-last one filled up with channels that nobody reads. 4 bits: a word holds one k-pair of a group, each 16-bit
-half the number 4096 * w3 + 256 * w2 + 16 * w1 + w0. 2 bits: a word holds two k-pairs of a group, which
-the kernel singles out by rotating it and masking bits 0, 1, 14 and 15 of each half, with w + 1 of the even
-channel at bit 0 and w of the odd one at bit 14. The k-pairs of a group fill its words from the end, so
-that the kernel, which enters its unrolled loop in the middle, meets the lone one first.
+Inputs go in pairs ("k-pairs") as `pack_conv.lane_order` has them, output channels in groups of
+four, the last one filled up with channels that nobody reads. The table is `pack_conv.table`.
+
+4 bits: a word holds one k-pair of a group, each 16-bit half the number 4096 * w3 + 256 * w2 + 16 *
+w1 + w0. 2 bits: a word holds two k-pairs of a group, which the kernel singles out by rotating it
+and masking bits 0, 1, 14 and 15 of each half: w + 1 of an even channel at bit 0 and w of an odd
+one at bit 14. An odd number of k-pairs leaves the first half of a group's first word empty, for the
+kernel enters its unrolled loop in the middle.
 """
 
 import numpy as np
@@ -15,7 +17,7 @@ from nas.deploy.pack_conv import lane_order
 from nas.network.numerics import Int8, Int64
 
 GROUP = 4  # channels
-LARGEST_4 = 512  # inputs; 4096 * 7 * 128 * 512 and the lower digits' share fit in 31 bits
+LARGEST_4 = 512  # inputs; (4096 + 256 + 16) * 7 * 128 * 512 < 2^31
 LARGEST_2 = 1020  # inputs; 128 * 1020 < 2^17
 
 
@@ -51,7 +53,7 @@ def _groups(values: Int8, rows: int) -> Int64:
 def pack_4(values: Int8, rows: int) -> NDArray[np.uint32]:
     """Weights (channels, inner) from -7 to 7, of a kernel of `rows` rows, group after group."""
     scale = 16 ** np.arange(GROUP).reshape(1, GROUP, 1, 1)
-    halves = (_groups(values, rows) * scale).sum(axis=1) & 0xFFFF
+    halves: Int64 = (_groups(values, rows) * scale).sum(axis=1) & 0xFFFF
     return (halves[..., 0] | halves[..., 1] << 16).astype(np.uint32).ravel()
 
 
@@ -64,7 +66,7 @@ def pack_2(values: Int8, rows: int) -> NDArray[np.uint32]:
     masked = halves[..., 0] | halves[..., 1] << 16
     if pairs % 2:
         masked = np.concatenate([np.zeros_like(masked[:, :, :1]), masked], axis=2)
-    words = np.zeros((len(held), masked.shape[2] // 2), np.int64)
+    words: Int64 = np.zeros((len(held), masked.shape[2] // 2), np.int64)
     for k_pair in range(2):
         for channel_pair in range(2):
             single, turn = masked[:, channel_pair, k_pair::2], 8 * k_pair + 4 * channel_pair

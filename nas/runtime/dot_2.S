@@ -1,9 +1,10 @@
-/* One pixel times groups of four channels, 2-bit weights, packed as gemm_2.inc says; any inner product.
+/* One pixel times groups of four channels, 2-bit weights, packed as gemm_2.inc says; any inner
+ * product.
  *
- * r0, r1 A of channels 0 and 1, and of 2 and 3, within a block of BLOCK weight words (the first one is the shorter);
- * of the blocks before: r2, r3 sums of channels 0 and 2, r8, r12 of 1 and 3. r4 x, r5 weights, r6 a k-pair of a
- * channel pair, r7 a weight word, r9, r10 inputs, r11 the mask, lr the end of x.
- */
+ * r0, r1 A of channels 0 and 1, and of 2 and 3, within a block of BLOCK weight words (the first
+ * one is the shorter); of the blocks before: r2, r3 sums of channels 0 and 2, r8, r12 of 1 and 3.
+ * r4 x, r5 weights, r6 a k-pair of a channel pair, r7 a weight word, r9, r10 inputs, r11 the mask,
+ * lr the end of x. */
 #if defined(__ARM_FEATURE_DSP)
 #include "names.h"
 #include "requantise.inc"

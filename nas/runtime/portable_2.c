@@ -3,7 +3,7 @@
 
 #if !defined(__ARM_FEATURE_DSP)
 
-/* Adds one input times the weights of two channels: w0 + 1 at bit 0 and w1 at bit 14 of `weights`. */
+/* Adds one input times the weights of two channels: of `weights`, w0 + 1 at bit 0, w1 at bit 14. */
 static void add_products(int32_t *sums, uint32_t weights, int32_t value)
 {
     sums[0] += ((int32_t)(weights & 3u) - 1) * value;
@@ -16,8 +16,8 @@ static uint32_t rotated(uint32_t word, uint32_t turn)
     return turn == 0 ? word : word >> turn | word << (32 - turn);
 }
 
-/* A group of `count` channels of one pixel whose words are `stride` apart. An odd number of k-pairs starts
- * in the middle of a weight word. */
+/* A group of `count` channels of one pixel whose words are `stride` apart. An odd number of
+ * k-pairs starts in the middle of a weight word. */
 static void group_2(const nas_conv *conv, uint32_t group, const uint32_t *x, uint32_t stride,
                     uint32_t pairs, int8_t *y, uint32_t count)
 {

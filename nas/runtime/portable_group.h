@@ -5,7 +5,8 @@
 #include "conv.h"
 #include "portable.h"
 
-/* The sums of the `group`-th four channels, without their bias, as the outputs of the first `count`. */
+/* The sums of the `group`-th four channels, without their bias, as the outputs of the first
+ * `count`. */
 static inline void nas_rescale_group(const nas_conv *conv, uint32_t group, const int32_t *sums,
                                      int8_t *y, uint32_t count)
 {
