@@ -110,6 +110,8 @@ def assembly() -> tuple[str, list[str]]:
     for name, halves in (("loop_inside", 500), ("loop_beyond", 800)):
         programs[name] = f"movs r1, #3; 1: .rept {halves}; nop; .endr; subs r1, #1; bne.w 1b"
     programs["reserve"] = "sub sp, #256; push {r0, r1}; add sp, #264"
+    programs["clobber"] = "movs r4, #1; mov r9, r4"
+    programs["leave_stack"] = "push {r0, r1}"
     programs["unaligned_pair"] = "adds r1, r0, #2; ldrd r2, r3, [r1]"
     for name, text in programs.items():
         lines += [f'.section .text.{name}, "ax"', ".balign 32", f".global {name}"]
@@ -202,6 +204,12 @@ def test_misses_of_instructions(machine: Machine, name: str, misses: int) -> Non
     assert total.cycles_at(5) == total.cycles + 5 * misses
 
 
+def test_what_pairing_saves(machine: Machine) -> None:
+    assert machine.measure("loads_pair", ["given"]).total.paired == 2
+    assert machine.measure("load_pair", ["given"]).total.paired == 0
+    assert machine.measure("store_after_load", ["given"]).total.paired == 1
+
+
 def test_functions_add_up(machine: Machine) -> None:
     measured = machine.measure("deep", [3])
     assert set(measured.functions) == {"deep"}
@@ -248,6 +256,13 @@ def test_faults(machine: Machine, function: str, arguments: list[str | int], mes
     assert machine.run("peek", ["given"]).value == 0  # a fault does no harm to the next call
 
 
+def test_registers_that_belong_to_the_caller(machine: Machine) -> None:
+    with pytest.raises(MachineFault, match="returned with another r4, r9 than it was called with"):
+        machine.run("clobber")
+    with pytest.raises(MachineFault, match="returned with another sp than"):
+        machine.run("leave_stack")
+
+
 def test_a_program_that_does_not_end(machine: Machine) -> None:
     with pytest.raises(MachineFault, match=r"did not end within 0.1 s in forever"):
         machine.run("forever", seconds=0.1)
@@ -273,13 +288,24 @@ def test_what_is_not_there(machine: Machine) -> None:
 
 def test_floats_with_an_fpu(tmp_path: Path, cache: Path) -> None:
     source = tmp_path / "float.c"
-    source.write_text("float third(float x); float third(float x) { return x / 3.0f; }\n")
+    source.write_text(
+        "float third(float x); float third(float x) { return x / 3.0f; }\n"
+        'void clobber(void); void clobber(void) { __asm__ volatile("vmov s17, r0"); }\n'
+    )
     out = tmp_path / "float.elf"
     compile_firmware(
-        find_compiler(), [source], out, MEMORY, has_fpu=True, roots=["third"], cache=cache
+        find_compiler(),
+        [source],
+        out,
+        MEMORY,
+        has_fpu=True,
+        roots=["third", "clobber"],
+        cache=cache,
     )
     with Machine(out, MEMORY, has_fpu=True, cache=cache) as machine:
         assert machine.measure("third").total.instructions == 3
+        with pytest.raises(MachineFault, match="another d8 than"):
+            machine.run("clobber")
     with pytest.raises(MachineFault, match="third: uses the FPU, which this core does not have"):
         Machine(out, MEMORY, has_fpu=False, cache=cache)
 

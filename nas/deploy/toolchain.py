@@ -164,7 +164,7 @@ def compile_host(
     defines: Sequence[str] = (),
     shared: bool = False,
     sanitize: bool = False,
-    optimisation: str = "-O2",
+    options: Sequence[str] = (),
 ) -> None:
     """Compile for this machine: a program, or a library if `shared`.
 
@@ -179,12 +179,13 @@ def compile_host(
     checks = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
     command = [
         *_compile_command(compiler),
-        optimisation,
+        "-O2",
         *WARNINGS,
         *(("-shared", "-fPIC") if shared else ()),
         *(checks if sanitize else ("-fno-sanitize=all",) if compiler.family == "zig" else ()),
         *(f"-I{path.absolute()}" for path in include),
         *(f"-D{name}" for name in defines),
+        *options,
         *(str(path.absolute()) for path in sources),
         *("-o", str(out.absolute())),
     ]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +57,7 @@ class Counts:
         data_misses: 8-byte parts of Flash that data were read from and that the cache did not hold.
         code_misses: the same for instructions.
         unaligned: accesses that took longer because their address was not a multiple of their size.
+        paired: cycles that loads and stores took less because they followed a load.
     """
 
     instructions: int
@@ -64,15 +65,11 @@ class Counts:
     data_misses: int
     code_misses: int
     unaligned: int
+    paired: int
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.instructions + other.instructions,
-            self.cycles + other.cycles,
-            self.data_misses + other.data_misses,
-            self.code_misses + other.code_misses,
-            self.unaligned + other.unaligned,
-        )
+        mine, others = astuple(self), astuple(other)
+        return Counts(*(a + b for a, b in zip(mine, others, strict=True)))
 
     def cycles_at(self, wait_states: int) -> int:
         """Cycles when each miss costs `wait_states`."""
@@ -195,13 +192,13 @@ class Machine:
         header |= {"library": str(_hook(self._cache)), "code": code, "penalty": BRANCH_PENALTY}
         reply, outputs = self._ask(header, [*blobs, self._table])
         returned = Returned(reply["result"], tuple(outputs[:-1]), reply["stack_bytes"])
-        table = np.frombuffer(outputs[-1], np.uint64).reshape(-1, 5)
+        table = np.frombuffer(outputs[-1], np.uint64).reshape(-1, len(fields(Counts)))
         functions: dict[str, Counts] = {}
         for symbol in self.image.functions:
             first = (symbol.address - code[0]) // 2
             rows = table[first : first + (symbol.size + 1) // 2]
             if rows[:, 0].any():
-                before = functions.get(symbol.name, Counts(0, 0, 0, 0, 0))
+                before = functions.get(symbol.name, Counts(0, 0, 0, 0, 0, 0))
                 functions[symbol.name] = before + _counts(rows)
         return Measurement(returned, _counts(table), functions, reply["stack_bytes"])
 
@@ -270,6 +267,9 @@ def _error(facts: Mapping[str, Any], image: Image, memory: Memory) -> MachineFau
         return MachineFault(
             f"access to {address:#x}{at}: several words at once must lie at a multiple of 4"
         )
+    if kind == "clobbered":
+        names = ", ".join(facts["registers"])
+        return MachineFault(f"the function returned with another {names} than it was called with")
     if kind == "unknown":
         return MachineFault(f"instruction{at}: is not in the program's code")
     if kind == "jump":
@@ -300,6 +300,9 @@ def _hook(cache: Path) -> Path:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix="hook-", dir=cache) as folder:
                 made = Path(folder) / library.name
-                compile_host(find_host_compiler(), [source], made, cache=cache, shared=True)
+                compiler = find_host_compiler()
+                # zig would build a C library first, which takes seconds.
+                alone = ["-nostdlib"] if compiler.family == "zig" else []
+                compile_host(compiler, [source], made, cache=cache, shared=True, options=alone)
                 made.replace(library)
     return library

@@ -37,7 +37,7 @@ typedef struct {
 } row;
 
 typedef struct {
-    uint64_t runs, cycles, data_misses, code_misses, unaligned;
+    uint64_t runs, cycles, data_misses, code_misses, unaligned, paired;
 } counts;
 
 typedef struct {
@@ -189,6 +189,7 @@ void nas_count(void *machine, uint64_t where, uint32_t size, void *user) {
         int depends = (before->results & r->addressing) != 0;
         if (before->flags & PAIRS && !depends) {
             cycles = r->cost_paired;
+            c->paired += r->cost - cycles;
         } else if (before->flags & COMPUTES && depends) {
             cycles++;
         }

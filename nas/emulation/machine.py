@@ -91,10 +91,30 @@ class Machine:
         self.engine.mem_write(start, paint * (self.stack_top - start))
 
     def call(self, function: int, arguments: Sequence[int], seconds: float) -> int:
-        """Run a function to its end and return its result."""
-        self._go(function, RETURN, arguments, seconds)
+        """Run a function to its end and return its result.
+
+        What the calling convention lets it change is all that it may have changed.
+        """
+        kept = self._kept()
+        for number, register in enumerate(kept.values()):
+            self.engine.reg_write(register, 0x5EED0000 + number)
+        stack = self._go(function, RETURN, arguments, seconds)
+        changed = [
+            name
+            for number, (name, register) in enumerate(kept.items())
+            if self.engine.reg_read(register) != 0x5EED0000 + number
+        ]
+        if self.engine.reg_read(self.arm.UC_ARM_REG_SP) != stack:
+            changed.append("sp")
+        if changed:
+            raise Fault(kind="clobbered", registers=changed)
         self._check_edges()
         return int(self.engine.reg_read(self.arm.UC_ARM_REG_R0))
+
+    def _kept(self) -> dict[str, int]:
+        """Registers that a function must leave as it found them."""
+        names = [f"r{n}" for n in range(4, 12)] + [f"d{n}" for n in range(8, 16)]
+        return {name: getattr(self.arm, f"UC_ARM_REG_{name.upper()}") for name in names}
 
     def stack_used(self) -> int:
         """Bytes of the stack that were written at any time."""
@@ -105,7 +125,8 @@ class Machine:
     def _map(self, region: tuple[int, int], permissions: int) -> None:
         self.engine.mem_map(region[0], _whole_pages(region[1]), permissions)
 
-    def _go(self, start: int, end: int, arguments: Sequence[int], seconds: float) -> None:
+    def _go(self, start: int, end: int, arguments: Sequence[int], seconds: float) -> int:
+        """Run from one address to another; returns what the stack pointer was at the start."""
         arm = self.arm
         on_stack = arguments[4:]
         stack = self.stack_top - (4 * len(on_stack) + 7) // 8 * 8
@@ -125,6 +146,7 @@ class Machine:
             raise Fault(kind="trap", reason=str(error), **self._where(), **self.invalid) from None
         if self.engine.reg_read(arm.UC_ARM_REG_PC) != end:
             raise Fault(kind="endless", seconds=seconds, **self._where())
+        return stack
 
     def _where(self) -> dict[str, object]:
         read, arm = self.engine.reg_read, self.arm
