@@ -279,6 +279,23 @@ def test_memory_that_was_never_written(machine: Machine) -> None:
         machine.measure("never_written")
 
 
+def test_two_registers_to_the_fpu_cost_two_cycles() -> None:
+    assert [decode(bytes.fromhex(code))[3] for code in ("51ec100a", "10ee100a")] == [2, 1]
+
+
+def test_memory_that_is_not_there(machine: Machine, program: Path, cache: Path) -> None:
+    for call in ({"writes": [(0, b"x")]}, {"reads": [(0, 1)]}):
+        with pytest.raises(MachineFault, match="1 bytes at 0x0: the device has no memory there"):
+            machine.run("count", **call)
+    for memory, message in (
+        (Memory(4096, 6000, 1024), r"Flash of 4096 bytes is too small for \d+ bytes"),
+        (Memory(64 << 10, 1100, 1024), "0x20000484: the program was linked for another RAM than"),
+        (Memory(64 << 10, 6000, 2048), "another RAM than 6000 bytes with 2048 of stack"),
+    ):
+        with pytest.raises(MachineFault, match=message):
+            Machine(program, memory, has_fpu=False, cache=cache)
+
+
 def test_what_is_not_there(machine: Machine) -> None:
     with pytest.raises(MachineFault, match="nothing: the program has no such function"):
         machine.run("nothing")

@@ -102,11 +102,12 @@ class Machine:
 
         Raises:
             ToolMissing: Unicorn or pyelftools is not installed.
-            MachineFault: the program uses an FPU that is not there, or does not reach main.
+            MachineFault: the program needs memory or an FPU that is not there, or faults.
         """
         self.image: Image = read_elf(program)
         if not has_fpu:  # the emulator's is always there
             self.image.check_fpu()
+        _check_fit(self.image, memory)
         self.memory, self._cache, self._table = memory, cache, b""
         root = str(Path(nas.__file__).parents[1])
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by close()
@@ -247,6 +248,20 @@ class Machine:
         return reply, data
 
 
+def _check_fit(image: Image, memory: Memory) -> None:
+    """Pages are larger than a byte, so the emulator alone would not see the last few."""
+    free = memory.ram_origin + memory.ram_bytes - image.statics_end
+    if free < 0 or image.stack_top != memory.ram_origin + memory.stack_bytes:
+        raise MachineFault(
+            f"variables from {image.stack_top:#x} to {image.statics_end:#x}: the program was linked"
+            f" for another RAM than {memory.ram_bytes} bytes with {memory.stack_bytes} of stack"
+        )
+    if image.flash_bytes > memory.flash_bytes:
+        raise MachineFault(
+            f"Flash of {memory.flash_bytes} bytes is too small for {image.flash_bytes} bytes"
+        )
+
+
 def _counts(rows: np.ndarray[tuple[int, ...], np.dtype[np.uint64]]) -> Counts:
     return Counts(*(int(value) for value in rows.sum(axis=0)))
 
@@ -261,6 +276,10 @@ def _error(facts: Mapping[str, Any], image: Image, memory: Memory) -> MachineFau
         )
     at = f" in {image.function_at(facts['pc'])} (pc {facts['pc']:#x})" if "pc" in facts else ""
     address = facts.get("address", 0)
+    if kind == "nowhere":
+        return MachineFault(
+            f"{facts['size']} bytes at {address:#x}: the device has no memory there"
+        )
     if kind == "past":
         return MachineFault(f"the program wrote to {address:#x}, past the last of its variables")
     if kind == "unaligned":

@@ -80,7 +80,7 @@ class Machine:
         self._map((CORE_REGISTERS, PAGE), writable)
         self._map((RETURN, PAGE), readable | executable)
         for address, data in program.segments:
-            self.engine.mem_write(address, data)
+            self.poke(address, data)
         start, size = program.ram
         self.engine.mem_write(start, paint * _whole_pages(size))
         self.engine.reg_write(
@@ -115,6 +115,20 @@ class Machine:
         """Registers that a function must leave as it found them."""
         names = [f"r{n}" for n in range(4, 12)] + [f"d{n}" for n in range(8, 16)]
         return {name: getattr(self.arm, f"UC_ARM_REG_{name.upper()}") for name in names}
+
+    def poke(self, address: int, data: bytes) -> None:
+        """Write memory from outside."""
+        try:
+            self.engine.mem_write(address, data)
+        except self.unicorn.UcError:
+            raise Fault(kind="nowhere", address=address, size=len(data)) from None
+
+    def peek(self, address: int, size: int) -> bytes:
+        """Read memory from outside."""
+        try:
+            return bytes(self.engine.mem_read(address, size))
+        except self.unicorn.UcError:
+            raise Fault(kind="nowhere", address=address, size=size) from None
 
     def stack_used(self) -> int:
         """Bytes of the stack that were written at any time."""
@@ -189,9 +203,9 @@ class Call:
     def run(self, machine: Machine) -> tuple[int, list[bytes]]:
         """Its result and what was read."""
         for address, data in self.writes:
-            machine.engine.mem_write(address, data)
+            machine.poke(address, data)
         result = machine.call(self.function, self.arguments, self.seconds)
-        return result, [bytes(machine.engine.mem_read(at, size)) for at, size in self.reads]
+        return result, [machine.peek(address, size) for address, size in self.reads]
 
 
 class Session:
