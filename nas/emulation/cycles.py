@@ -134,7 +134,7 @@ def _memory_costs(name: str, found: Any, indexed: bool, words: int) -> tuple[int
         return 1 + words, 1 + words
     if name.startswith("st"):
         alone = 2 if indexed else 1
-        return alone, alone if found.writeback else 1
+        return alone, 1
     alone = 1 + words
     return alone, alone if found.writeback else words
 

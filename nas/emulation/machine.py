@@ -10,7 +10,7 @@ import ctypes
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
@@ -95,14 +95,11 @@ class Machine:
 
         What the calling convention lets it change is all that it may have changed.
         """
-        kept = self._kept()
-        for number, register in enumerate(kept.values()):
-            self.engine.reg_write(register, 0x5EED0000 + number)
+        for _, register, value in self._kept():
+            self.engine.reg_write(register, value)
         stack = self._go(function, RETURN, arguments, seconds)
         changed = [
-            name
-            for number, (name, register) in enumerate(kept.items())
-            if self.engine.reg_read(register) != 0x5EED0000 + number
+            n for n, register, value in self._kept() if self.engine.reg_read(register) != value
         ]
         if self.engine.reg_read(self.arm.UC_ARM_REG_SP) != stack:
             changed.append("sp")
@@ -111,10 +108,13 @@ class Machine:
         self._check_edges()
         return int(self.engine.reg_read(self.arm.UC_ARM_REG_R0))
 
-    def _kept(self) -> dict[str, int]:
-        """Registers that a function must leave as it found them."""
-        names = [f"r{n}" for n in range(4, 12)] + [f"d{n}" for n in range(8, 16)]
-        return {name: getattr(self.arm, f"UC_ARM_REG_{name.upper()}") for name in names}
+    def _kept(self) -> Iterator[tuple[str, int, int]]:
+        """Registers that a function must leave as it found them, and a value for each."""
+        for number in range(4, 12):
+            yield f"r{number}", getattr(self.arm, f"UC_ARM_REG_R{number}"), 0x5EED_0000 + number
+        for number in range(8, 16):
+            name, value = f"d{number}", 0x5EED_0000_5EED_0000 + number
+            yield name, getattr(self.arm, f"UC_ARM_REG_D{number}"), value
 
     def poke(self, address: int, data: bytes) -> None:
         """Write memory from outside."""
