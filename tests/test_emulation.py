@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nas.deploy.toolchain import Memory, compile_firmware, find_compiler
-from nas.emulation.cycles import _disassembler, decode
+from nas.emulation.cycles import MOVES_STACK, ROW, _disassembler, decode
 from nas.emulation.elf import read_elf
 from nas.emulation.emulator import Machine
 from nas.errors import MachineFault, Mismatch, ToolMissing
@@ -66,6 +66,7 @@ CYCLES = {
     "load_of_loaded_address": ("str r0, [r0]; ldr r1, [r0]; ldr r2, [r1]", 3, 5),
     "load_with_write_back": ("ldr r1, [r0], #4; ldr r2, [r0], #4; ldr r3, [r0]", 3, 6),
     "load_before_write_back": ("ldr r1, [r0]; ldr r2, [r0, #4]!", 2, 4),
+    "load_after_write_back": ("mov r3, r0; nop; ldr r1, [r0], #4; ldr r2, [r3]", 4, 6),
     "load_of_computed_address": ("add r1, r0, #4; ldr r2, [r1]", 2, 4),
     "load_of_computed_index": ("movs r1, #4; ldr r2, [r0, r1]", 2, 4),
     "load_beside_computed": ("add r1, r0, #4; ldr r2, [r0]", 2, 3),
@@ -93,6 +94,8 @@ CYCLES = {
 MISSES = {
     "one_line": ("ldm r0, {r1, r2, r3, r12}; ldr r1, [r0, #16]; ldr r1, [r0, #20]", 3),
     "across_parts": ("ldr r1, [r0, #6]", 2),
+    "shifted_index": ("movs r1, #8; ldr r1, [r0, r1, lsl #2]; ldr r1, [r0, #32]", 1),
+    "many_below": ("add r2, r0, #16; ldmdb r2, {r1, r3, r12}; ldr r1, [r0, #4]", 2),
     "eight_lines_twice": ("LINES 8; LINES 8", 8),
     "nine_lines_twice": ("LINES 9; LINES 9", 18),
     "recently_used_stays": ("LINES 8; ldr r1, [r0]; ldr r1, [r0, #256]; ldr r1, [r0]", 9),
@@ -109,7 +112,11 @@ def assembly() -> tuple[str, list[str]]:
     programs["straight"] = ".rept 16; add.w r1, r1, r1; .endr"
     for name, halves in (("loop_inside", 500), ("loop_beyond", 800)):
         programs[name] = f"movs r1, #3; 1: .rept {halves}; nop; .endr; subs r1, #1; bne.w 1b"
-    programs["reserve"] = "sub sp, #256; push {r0, r1}; add sp, #264"
+    programs["across_a_part"] = "nop; nop; nop; b.w 1f; .balign 32; 1:"
+    programs["from_code"] = "adr r2, 1f; ldr r1, 1f; ldr r1, [r2]; b 2f; .balign 8; 1: .word 1; 2:"
+    programs["reserve"] = "sub sp, #256; add sp, #256"  # never written
+    programs["clobber"] = "movs r4, #1; mov r9, r4"
+    programs["leave_stack"] = "push {r0, r1}"
     programs["unaligned_pair"] = "adds r1, r0, #2; ldrd r2, r3, [r1]"
     for name, text in programs.items():
         lines += [f'.section .text.{name}, "ax"', ".balign 32", f".global {name}"]
@@ -192,6 +199,7 @@ def test_misses_of_data(machine: Machine, name: str) -> None:
     ("name", "misses"),
     [
         ("straight", 9),  # 66 bytes
+        ("across_a_part", 3),  # a branch over the edge of 8 bytes, and its target
         ("loop_inside", 127),  # 1,010 bytes, of which none leaves before the loop is over
         ("loop_beyond", 3 * 201 + 1),  # 1,606 bytes a round, each of which pushes the next out
     ],
@@ -202,6 +210,20 @@ def test_misses_of_instructions(machine: Machine, name: str, misses: int) -> Non
     assert total.cycles_at(5) == total.cycles + 5 * misses
 
 
+def test_constants_between_code_are_data(machine: Machine) -> None:
+    assert machine.measure("from_code").total.data_misses == 1
+
+
+def test_unaligned_accesses_are_counted(machine: Machine) -> None:
+    assert machine.measure("half_word_at_odd", ["given"]).total.unaligned == 2
+
+
+def test_what_pairing_saves(machine: Machine) -> None:
+    assert machine.measure("loads_pair", ["given"]).total.paired == 2
+    assert machine.measure("load_pair", ["given"]).total.paired == 0
+    assert machine.measure("store_after_load", ["given"]).total.paired == 1
+
+
 def test_functions_add_up(machine: Machine) -> None:
     measured = machine.measure("deep", [3])
     assert set(measured.functions) == {"deep"}
@@ -210,7 +232,7 @@ def test_functions_add_up(machine: Machine) -> None:
 
 
 def test_stack(machine: Machine) -> None:
-    assert machine.measure("reserve").stack_bytes == 264
+    assert machine.measure("reserve").stack_bytes == 256
     assert machine.measure("straight").stack_bytes == 0
     assert machine.measure("push_and_pop").stack_bytes == 12
 
@@ -248,6 +270,13 @@ def test_faults(machine: Machine, function: str, arguments: list[str | int], mes
     assert machine.run("peek", ["given"]).value == 0  # a fault does no harm to the next call
 
 
+def test_registers_that_belong_to_the_caller(machine: Machine) -> None:
+    with pytest.raises(MachineFault, match="returned with another r4, r9 than it was called with"):
+        machine.run("clobber")
+    with pytest.raises(MachineFault, match="returned with another sp than"):
+        machine.run("leave_stack")
+
+
 def test_a_program_that_does_not_end(machine: Machine) -> None:
     with pytest.raises(MachineFault, match=r"did not end within 0.1 s in forever"):
         machine.run("forever", seconds=0.1)
@@ -264,6 +293,30 @@ def test_memory_that_was_never_written(machine: Machine) -> None:
         machine.measure("never_written")
 
 
+def test_two_registers_to_the_fpu_cost_two_cycles() -> None:
+    assert [decode(bytes.fromhex(code))[3] for code in ("51ec100a", "10ee100a")] == [2, 1]
+
+
+def test_the_stack_is_watched_where_the_fpu_pushes() -> None:
+    for code in ("2ded028b", "bdec028b"):  # vpush {d8}, vpop {d8}
+        row = ROW.unpack(decode(bytes.fromhex(code)))
+        assert row[0] & MOVES_STACK
+        assert row[2] == 3
+
+
+def test_memory_that_is_not_there(machine: Machine, program: Path, cache: Path) -> None:
+    for call in ({"writes": [(0, b"x")]}, {"reads": [(0, 1)]}):
+        with pytest.raises(MachineFault, match="1 bytes at 0x0: the device has no memory there"):
+            machine.run("count", **call)
+    for memory, message in (
+        (Memory(4096, 6000, 1024), r"Flash of 4096 bytes is too small for \d+ bytes"),
+        (Memory(64 << 10, 1100, 1024), "0x20000484: the program was linked for another RAM than"),
+        (Memory(64 << 10, 6000, 2048), "another RAM than 6000 bytes with 2048 of stack"),
+    ):
+        with pytest.raises(MachineFault, match=message):
+            Machine(program, memory, has_fpu=False, cache=cache)
+
+
 def test_what_is_not_there(machine: Machine) -> None:
     with pytest.raises(MachineFault, match="nothing: the program has no such function"):
         machine.run("nothing")
@@ -273,13 +326,24 @@ def test_what_is_not_there(machine: Machine) -> None:
 
 def test_floats_with_an_fpu(tmp_path: Path, cache: Path) -> None:
     source = tmp_path / "float.c"
-    source.write_text("float third(float x); float third(float x) { return x / 3.0f; }\n")
+    source.write_text(
+        "float third(float x); float third(float x) { return x / 3.0f; }\n"
+        'void clobber(void); void clobber(void) { __asm__ volatile("vmov s17, r0"); }\n'
+    )
     out = tmp_path / "float.elf"
     compile_firmware(
-        find_compiler(), [source], out, MEMORY, has_fpu=True, roots=["third"], cache=cache
+        find_compiler(),
+        [source],
+        out,
+        MEMORY,
+        has_fpu=True,
+        roots=["third", "clobber"],
+        cache=cache,
     )
     with Machine(out, MEMORY, has_fpu=True, cache=cache) as machine:
         assert machine.measure("third").total.instructions == 3
+        with pytest.raises(MachineFault, match="another d8 than"):
+            machine.run("clobber")
     with pytest.raises(MachineFault, match="third: uses the FPU, which this core does not have"):
         Machine(out, MEMORY, has_fpu=False, cache=cache)
 

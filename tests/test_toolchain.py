@@ -16,7 +16,7 @@ from nas.deploy.toolchain import (
     find_host_compiler,
 )
 from nas.emulation.elf import read_elf
-from nas.errors import BuildError, ToolMissing
+from nas.errors import BuildError, MachineFault, ToolMissing
 
 MEMORY = Memory(flash_bytes=4096, ram_bytes=4096, stack_bytes=1024)
 
@@ -62,7 +62,8 @@ def test_only_what_is_used_is_linked(tmp_path: Path, cache: Path) -> None:
     assert "run" in image.symbols
     assert not {"unused", "table", "memcpy"} & set(image.symbols)
     assert set(image.sections) == {".text"}
-    assert image.flash_bytes < 250  # 64 of vectors, the start-up, run
+    assert image.flash_bytes - image.startup_bytes < 12
+    assert 64 < image.startup_bytes < 250
     assert image.stack_top == MEMORY.ram_origin + MEMORY.stack_bytes
 
 
@@ -78,7 +79,12 @@ def test_the_run_time_library_on_demand(tmp_path: Path, cache: Path) -> None:
     text = "float run(float x, float y); float run(float x, float y) { return x * y; }"
     with pytest.raises(BuildError, match="undefined symbol: __aeabi_fmul"):
         build(tmp_path, text, cache)
-    build(tmp_path, text, cache, has_fpu=True)  # needs none
+    image = read_elf(build(tmp_path, text, cache, runtime=True))
+    assert "__aeabi_fmul" in image.symbols
+    image.check_fpu()  # finds nothing
+    image = read_elf(build(tmp_path, text, cache, has_fpu=True))  # needs none
+    with pytest.raises(MachineFault, match="run: uses the FPU"):
+        image.check_fpu()
 
 
 @pytest.mark.parametrize(
@@ -131,6 +137,18 @@ def test_all_files_of_zig_are_in_the_cache(
     assert not list(home.iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"home", "source.c", "program.elf"}
     assert (cache / "zig").is_dir()
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path, cache: Path) -> None:
+    text = "int run(int); int run(int x) { return x; }"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BuildError, match="file: cannot be written: File exists"):
+        build(tmp_path, text, tmp_path / "file")
+    source, out = tmp_path / "source.c", tmp_path / "missing" / "program.elf"
+    with pytest.raises(BuildError, match=r"missing/firmware-.*: cannot be written: No such file"):
+        compile_firmware(
+            find_compiler(), [source], out, MEMORY, has_fpu=False, roots=["run"], cache=cache
+        )
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

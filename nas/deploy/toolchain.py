@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -129,27 +130,27 @@ def compile_firmware(
         runtime: link the compiler's run-time library, as soft floats and 64-bit divisions need it.
 
     Raises:
-        BuildError: the compiler refuses, or `memory` does not hold the program.
+        BuildError: the compiler refuses, `memory` does not hold the program, or a folder cannot be
+            written.
     """
-    with tempfile.TemporaryDirectory(prefix="firmware-", dir=out.parent) as folder:
+    options = [
+        *_TARGETS[compiler.family][has_fpu],
+        *_OPTIMISATION[compiler.family],
+        *("-ffreestanding", "-ffunction-sections", "-fdata-sections"),
+        *("-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
+        *_link_options(compiler, runtime),
+    ]
+    script_text = _linker_script(memory, roots)
+    with (
+        _writable(out, cache),
+        tempfile.TemporaryDirectory(prefix="firmware-", dir=out.parent) as folder,
+        resources.as_file(resources.files("nas.deploy") / "firmware") as firmware,
+    ):
         script = Path(folder) / "firmware.ld"
-        script.write_text(_linker_script(memory, roots))
-        with resources.as_file(resources.files("nas.deploy") / "firmware") as firmware:
-            files = [firmware / "start.c", firmware / "memory.c", *sources]
-            command = [
-                *_compile_command(compiler),
-                *_TARGETS[compiler.family][has_fpu],
-                *_OPTIMISATION[compiler.family],
-                *WARNINGS,
-                *("-ffreestanding", "-ffunction-sections", "-fdata-sections"),
-                *("-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
-                *(f"-I{path.absolute()}" for path in include),
-                *(f"-D{name}" for name in defines),
-                *(str(path.absolute()) for path in files),
-                *_link_options(compiler, has_fpu, runtime),
-                *("-T", str(script), "-o", str(out.absolute())),
-            ]
-            done = _run(compiler, command, cache)
+        script.write_text(script_text)
+        files = [firmware / "start.c", firmware / "memory.c", *sources]
+        options += ["-T", str(script)]
+        done = _run(compiler, options, files, out, cache, include, defines)
     if done.returncode:
         raise BuildError(_does_not_fit(done.stderr, memory) or _refusal(compiler, done.stderr))
 
@@ -164,7 +165,7 @@ def compile_host(
     defines: Sequence[str] = (),
     shared: bool = False,
     sanitize: bool = False,
-    optimisation: str = "-O2",
+    options: Sequence[str] = (),
 ) -> None:
     """Compile for this machine: a program, or a library if `shared`.
 
@@ -177,18 +178,14 @@ def compile_host(
     if sanitize and compiler.family == "zig":
         raise ToolMissing("zig has no address sanitizer: install gcc or clang for this machine")
     checks = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
-    command = [
-        *_compile_command(compiler),
-        optimisation,
-        *WARNINGS,
+    options = [
+        "-O2",
         *(("-shared", "-fPIC") if shared else ()),
         *(checks if sanitize else ("-fno-sanitize=all",) if compiler.family == "zig" else ()),
-        *(f"-I{path.absolute()}" for path in include),
-        *(f"-D{name}" for name in defines),
-        *(str(path.absolute()) for path in sources),
-        *("-o", str(out.absolute())),
+        *options,
     ]
-    done = _run(compiler, command, cache)
+    with _writable(out, cache):
+        done = _run(compiler, options, sources, out, cache, include, defines)
     if done.returncode:
         raise BuildError(_refusal(compiler, done.stderr))
 
@@ -234,10 +231,6 @@ def _named(cc: str) -> Compiler:
     return Compiler((path,), family, f"zig {first}" if is_zig else first)
 
 
-def _compile_command(compiler: Compiler) -> list[str]:
-    return [*compiler.command, *(["cc"] if compiler.family == "zig" else [])]
-
-
 def _linker_script(memory: Memory, roots: Sequence[str]) -> str:
     if memory.stack_bytes % 8 or not 0 < memory.stack_bytes < memory.ram_bytes:
         raise BuildError(
@@ -256,23 +249,53 @@ def _linker_script(memory: Memory, roots: Sequence[str]) -> str:
     return re.sub("@([A-Z_]+)@", lambda match: values[match[1]], text)
 
 
-def _link_options(compiler: Compiler, has_fpu: bool, runtime: bool) -> list[str]:
-    options = ["-nostdlib", "-Wl,--gc-sections", "-Wl,-e,Reset_Handler"]
-    if compiler.family == "zig":
-        return options[1:] if runtime else options
+def _link_options(compiler: Compiler, runtime: bool) -> list[str]:
+    options = ["-Wl,--gc-sections", "-Wl,-e,Reset_Handler"]
     if compiler.family == "clang":
         options.append("-fuse-ld=lld")
-    if runtime:
-        options.append("-lgcc" if compiler.family == "gcc" else "-lclang_rt.builtins-arm")
+    if not runtime:
+        options.append("-nostdlib")
+    elif compiler.family == "gcc":
+        options += ["-nostartfiles", "-nodefaultlibs"]
+    elif compiler.family == "clang":
+        raise ToolMissing(
+            f"{compiler.version}: brings no run-time library for the Cortex-M4; use zig or gcc"
+        )
     return options
 
 
-def _run(
-    compiler: Compiler, command: Sequence[str], cache: Path
-) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ)
-    if compiler.family == "zig":
+@contextmanager
+def _writable(out: Path, cache: Path) -> Iterator[None]:
+    try:
         cache.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        place = error.filename or out.parent
+        raise BuildError(f"{place}: cannot be written: {error.strerror}") from None
+
+
+def _run(
+    compiler: Compiler,
+    options: Sequence[str],
+    sources: Sequence[Path],
+    out: Path,
+    cache: Path,
+    include: Sequence[Path],
+    defines: Sequence[str],
+) -> subprocess.CompletedProcess[str]:
+    command = [
+        *compiler.command,
+        *(["cc"] if compiler.family == "zig" else []),
+        *WARNINGS,
+        *options,
+        *(f"-I{path.absolute()}" for path in include),
+        *(f"-D{name}" for name in defines),
+        *(str(path.absolute()) for path in sources),
+        *(["-lgcc"] if "-nodefaultlibs" in options else []),  # after what needs it
+        *("-o", str(out.absolute())),
+    ]
+    environment = {**os.environ, "LC_ALL": "C"}
+    if compiler.family == "zig":
         for name in ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"):
             environment[name] = str(cache.absolute() / "zig")
     try:

@@ -8,7 +8,8 @@ are known both as source and as silicon they come within 10 %:
            one loads, nor if either writes its base back
     1      a store; 2 if its address is the sum of two registers and no load pairs with it
     1 + n  loads and stores of n words at once, also of a pair of registers
-    7      divisions (2 to 12 in truth); 14 those of floats, 3 floats' multiply-accumulate, 1 others
+    7      divisions (2 to 12 in truth)
+    1      floats; 14 a division or root, 3 a multiply-accumulate, 2 a move of two registers
     + 1    an address that the arithmetic just before has computed
     + 2    a taken branch; + 1 if its target is 4 bytes and not at a multiple of 4; + 1 from a table
     + 1    an unaligned half-word, or a word at an even address; + 2 a word at an odd one
@@ -97,6 +98,8 @@ def decode(encoding: bytes) -> bytes | None:
     name = found.insn_name()
     reads_or_writes = name in _WIDTHS
     flags, cost, paired, base, index, shift = 0, _COSTS.get(name, 1), 0, NONE, NONE, 0
+    if name == "vmov" and len(found.operands) > 2:
+        cost = 2
     width, words, addressing, offset = 0, 0, 0, 0
     _, written = found.regs_access()
     results = _mask(library, written)
@@ -140,7 +143,7 @@ def _memory_costs(name: str, found: Any, indexed: bool, words: int) -> tuple[int
         return 1 + words, 1 + words
     if name.startswith("st"):
         alone = 2 if indexed else 1
-        return alone, alone if found.writeback else 1
+        return alone, 1
     alone = 1 + words
     return alone, alone if found.writeback else words
 

@@ -9,6 +9,9 @@ from typing import Any
 from nas.deploy.toolchain import INSTALL
 from nas.errors import MachineFault, ToolMissing
 
+# Of nas/deploy/firmware: what any firmware has of its own, so no part of a model.
+STARTUP = ("firmware_vectors", "Reset_Handler", "Default_Handler", "main")
+
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
@@ -50,6 +53,11 @@ class Image:
         """All that is loaded: code, constants and the variables' initial values."""
         ends = [address + len(data) for address, data in self.segments]
         return max(ends) - min(address for address, _ in self.segments)
+
+    @property
+    def startup_bytes(self) -> int:
+        """What of it is the vector table, the start-up and `main`."""
+        return sum(self.symbols[name].size for name in STARTUP)
 
     @property
     def static_bytes(self) -> int:

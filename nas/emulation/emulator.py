@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +57,7 @@ class Counts:
         data_misses: 8-byte parts of Flash that data were read from and that the cache did not hold.
         code_misses: the same for instructions.
         unaligned: accesses that took longer because their address was not a multiple of their size.
+        paired: cycles that loads and stores took less because they followed a load.
     """
 
     instructions: int
@@ -64,15 +65,11 @@ class Counts:
     data_misses: int
     code_misses: int
     unaligned: int
+    paired: int
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.instructions + other.instructions,
-            self.cycles + other.cycles,
-            self.data_misses + other.data_misses,
-            self.code_misses + other.code_misses,
-            self.unaligned + other.unaligned,
-        )
+        mine, others = astuple(self), astuple(other)
+        return Counts(*(a + b for a, b in zip(mine, others, strict=True)))
 
     def cycles_at(self, wait_states: int) -> int:
         """Cycles when each miss costs `wait_states`."""
@@ -107,11 +104,12 @@ class Machine:
 
         Raises:
             ToolMissing: Unicorn or pyelftools is not installed.
-            MachineFault: the program uses an FPU that is not there, or does not reach main.
+            MachineFault: the program needs memory or an FPU that is not there, or faults.
         """
         self.image: Image = read_elf(program)
         if not has_fpu:  # the emulator's is always there
             self.image.check_fpu()
+        _check_fit(self.image, memory)
         self.memory, self._cache, self._table = memory, cache, b""
         root = str(Path(nas.__file__).parents[1])
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by close()
@@ -203,15 +201,15 @@ class Machine:
         marked = with_marks(self._table, [(mark - code[0]) // 2 for mark in marks])
         reply, outputs = self._ask(header, [*blobs, marked])
         returned = Returned(reply["result"], tuple(outputs[:-2]), reply["stack_bytes"])
-        table = np.frombuffer(outputs[-1], np.uint64).reshape(-1, 5)
+        table = np.frombuffer(outputs[-1], np.uint64).reshape(-1, len(fields(Counts)))
         functions: dict[str, Counts] = {}
         for symbol in self.image.functions:
             first = (symbol.address - code[0]) // 2
             rows = table[first : first + (symbol.size + 1) // 2]
             if rows[:, 0].any():
-                before = functions.get(symbol.name, Counts(0, 0, 0, 0, 0))
+                before = functions.get(symbol.name, Counts(0, 0, 0, 0, 0, 0))
                 functions[symbol.name] = before + _counts(rows)
-        until = np.frombuffer(outputs[-2], np.uint64).reshape(-1, 5)[: len(marks)]
+        until = np.frombuffer(outputs[-2], np.uint64).reshape(-1, table.shape[1])[: len(marks)]
         steps = np.vstack([until, table.sum(axis=0)])
         steps[1:] -= steps[:-1].copy()
         parts = tuple(_counts(step[None]) for step in steps)
@@ -262,6 +260,20 @@ class Machine:
         return reply, data
 
 
+def _check_fit(image: Image, memory: Memory) -> None:
+    """Pages are larger than a byte, so the emulator alone would not see the last few."""
+    free = memory.ram_origin + memory.ram_bytes - image.statics_end
+    if free < 0 or image.stack_top != memory.ram_origin + memory.stack_bytes:
+        raise MachineFault(
+            f"variables from {image.stack_top:#x} to {image.statics_end:#x}: the program was linked"
+            f" for another RAM than {memory.ram_bytes} bytes with {memory.stack_bytes} of stack"
+        )
+    if image.flash_bytes > memory.flash_bytes:
+        raise MachineFault(
+            f"Flash of {memory.flash_bytes} bytes is too small for {image.flash_bytes} bytes"
+        )
+
+
 def _counts(rows: np.ndarray[tuple[int, ...], np.dtype[np.uint64]]) -> Counts:
     return Counts(*(int(value) for value in rows.sum(axis=0)))
 
@@ -276,12 +288,19 @@ def _error(facts: Mapping[str, Any], image: Image, memory: Memory) -> MachineFau
         )
     at = f" in {image.function_at(facts['pc'])} (pc {facts['pc']:#x})" if "pc" in facts else ""
     address = facts.get("address", 0)
+    if kind == "nowhere":
+        return MachineFault(
+            f"{facts['size']} bytes at {address:#x}: the device has no memory there"
+        )
     if kind == "past":
         return MachineFault(f"the program wrote to {address:#x}, past the last of its variables")
     if kind == "unaligned":
         return MachineFault(
             f"access to {address:#x}{at}: several words at once must lie at a multiple of 4"
         )
+    if kind == "clobbered":
+        names = ", ".join(facts["registers"])
+        return MachineFault(f"the function returned with another {names} than it was called with")
     if kind == "unknown":
         return MachineFault(f"instruction{at}: is not in the program's code")
     if kind == "jump":
@@ -312,6 +331,9 @@ def _hook(cache: Path) -> Path:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix="hook-", dir=cache) as folder:
                 made = Path(folder) / library.name
-                compile_host(find_host_compiler(), [source], made, cache=cache, shared=True)
+                compiler = find_host_compiler()
+                # zig would build a C library first, which takes seconds.
+                alone = ["-nostdlib"] if compiler.family == "zig" else []
+                compile_host(compiler, [source], made, cache=cache, shared=True, options=alone)
                 made.replace(library)
     return library

@@ -37,7 +37,7 @@ typedef struct {
 } row;
 
 typedef struct {
-    uint64_t runs, cycles, data_misses, code_misses, unaligned;
+    uint64_t runs, cycles, data_misses, code_misses, unaligned, paired;
 } counts;
 
 typedef struct {
@@ -174,13 +174,14 @@ static uint32_t access(state *s, void *machine, uint32_t at, row *r, counts *c) 
 /* Writes down all that was counted until the n-th part of the run begins. */
 static void snapshot(state *s, uint32_t n) {
     counts *sum = &((counts *)(uintptr_t)s->marks)[n - 1], *each = (counts *)(uintptr_t)s->counts;
-    *sum = (counts){0, 0, 0, 0, 0};
+    *sum = (counts){0, 0, 0, 0, 0, 0};
     for (uint32_t i = 0; i < (s->code_bytes + 1) / 2; i++) {
         sum->runs += each[i].runs;
         sum->cycles += each[i].cycles;
         sum->data_misses += each[i].data_misses;
         sum->code_misses += each[i].code_misses;
         sum->unaligned += each[i].unaligned;
+        sum->paired += each[i].paired;
     }
 }
 
@@ -205,6 +206,7 @@ void nas_count(void *machine, uint64_t where, uint32_t size, void *user) {
         int depends = (before->results & r->addressing) != 0;
         if (before->flags & PAIRS && !depends) {
             cycles = r->cost_paired;
+            c->paired += r->cost - cycles;
         } else if (before->flags & COMPUTES && depends) {
             cycles++;
         }

@@ -10,7 +10,7 @@ import ctypes
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
@@ -80,7 +80,7 @@ class Machine:
         self._map((CORE_REGISTERS, PAGE), writable)
         self._map((RETURN, PAGE), readable | executable)
         for address, data in program.segments:
-            self.engine.mem_write(address, data)
+            self.poke(address, data)
         start, size = program.ram
         self.engine.mem_write(start, paint * _whole_pages(size))
         self.engine.reg_write(
@@ -91,10 +91,44 @@ class Machine:
         self.engine.mem_write(start, paint * (self.stack_top - start))
 
     def call(self, function: int, arguments: Sequence[int], seconds: float) -> int:
-        """Run a function to its end and return its result."""
-        self._go(function, RETURN, arguments, seconds)
+        """Run a function to its end and return its result.
+
+        What the calling convention lets it change is all that it may have changed.
+        """
+        for _, register, value in self._kept():
+            self.engine.reg_write(register, value)
+        stack = self._go(function, RETURN, arguments, seconds)
+        changed = [
+            n for n, register, value in self._kept() if self.engine.reg_read(register) != value
+        ]
+        if self.engine.reg_read(self.arm.UC_ARM_REG_SP) != stack:
+            changed.append("sp")
+        if changed:
+            raise Fault(kind="clobbered", registers=changed)
         self._check_edges()
         return int(self.engine.reg_read(self.arm.UC_ARM_REG_R0))
+
+    def _kept(self) -> Iterator[tuple[str, int, int]]:
+        """Registers that a function must leave as it found them, and a value for each."""
+        for number in range(4, 12):
+            yield f"r{number}", getattr(self.arm, f"UC_ARM_REG_R{number}"), 0x5EED_0000 + number
+        for number in range(8, 16):
+            name, value = f"d{number}", 0x5EED_0000_5EED_0000 + number
+            yield name, getattr(self.arm, f"UC_ARM_REG_D{number}"), value
+
+    def poke(self, address: int, data: bytes) -> None:
+        """Write memory from outside."""
+        try:
+            self.engine.mem_write(address, data)
+        except self.unicorn.UcError:
+            raise Fault(kind="nowhere", address=address, size=len(data)) from None
+
+    def peek(self, address: int, size: int) -> bytes:
+        """Read memory from outside."""
+        try:
+            return bytes(self.engine.mem_read(address, size))
+        except self.unicorn.UcError:
+            raise Fault(kind="nowhere", address=address, size=size) from None
 
     def stack_used(self) -> int:
         """Bytes of the stack that were written at any time."""
@@ -105,7 +139,8 @@ class Machine:
     def _map(self, region: tuple[int, int], permissions: int) -> None:
         self.engine.mem_map(region[0], _whole_pages(region[1]), permissions)
 
-    def _go(self, start: int, end: int, arguments: Sequence[int], seconds: float) -> None:
+    def _go(self, start: int, end: int, arguments: Sequence[int], seconds: float) -> int:
+        """Run from one address to another; returns what the stack pointer was at the start."""
         arm = self.arm
         on_stack = arguments[4:]
         stack = self.stack_top - (4 * len(on_stack) + 7) // 8 * 8
@@ -125,6 +160,7 @@ class Machine:
             raise Fault(kind="trap", reason=str(error), **self._where(), **self.invalid) from None
         if self.engine.reg_read(arm.UC_ARM_REG_PC) != end:
             raise Fault(kind="endless", seconds=seconds, **self._where())
+        return stack
 
     def _where(self) -> dict[str, object]:
         read, arm = self.engine.reg_read, self.arm
@@ -167,9 +203,9 @@ class Call:
     def run(self, machine: Machine) -> tuple[int, list[bytes]]:
         """Its result and what was read."""
         for address, data in self.writes:
-            machine.engine.mem_write(address, data)
+            machine.poke(address, data)
         result = machine.call(self.function, self.arguments, self.seconds)
-        return result, [bytes(machine.engine.mem_read(at, size)) for at, size in self.reads]
+        return result, [machine.peek(address, size) for address, size in self.reads]
 
 
 class Session:
