@@ -126,6 +126,11 @@ def random_layer(rng: np.random.Generator) -> Layer:
     stride = [int(v) for v in rng.integers(1, 4, 2)]
     if rng.random() < 0.3:
         kernel, stride, depth = [1, 1], [1, 1], int(rng.integers(1, 200))
+    elif rng.random() < 0.3:  # padded rows too long to be copied
+        pick, depth = (
+            [int(rng.integers(1, 7)), int(rng.integers(170, 300))],
+            int(rng.integers(1, 4)),
+        )
     pad = [int(rng.integers(0, k)) for k in kernel]
     after = [int(rng.integers(0, k)) for k in kernel]
     out = [
