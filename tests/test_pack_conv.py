@@ -115,7 +115,8 @@ def shifts(rng: np.random.Generator, bound: NDArray[np.int64], count: int) -> ND
     any_shift = rng.integers(-20, 24, count)
     chosen = np.where(rng.random(count) < 0.8, usual, any_shift).clip(-20, 23)
     least = np.ceil(np.log2(bound + 1)).astype(np.int64) - 29
-    return np.maximum(chosen, least).astype(np.int8)
+    result: NDArray[np.int8] = np.maximum(chosen, least).astype(np.int8)
+    return result
 
 
 def random_layer(rng: np.random.Generator) -> Layer:
