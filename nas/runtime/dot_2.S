@@ -109,19 +109,19 @@ sum_rest:
     smlad r0, r4, r2, r0
     b.w sum_rest
 sum_done:
-    str.w r0, [sp, #MINUS]
+    str r0, [sp, #MINUS]
 
 group:
-    ldr.w r4, [sp, #X]
-    ldr.w r5, [sp, #WEIGHTS]
+    ldr r4, [sp, #X]
+    ldr r5, [sp, #WEIGHTS]
     ldr.w r10, [sp, #PAIRS]
-    ldr.w r2, [sp, #MINUS]
+    ldr r2, [sp, #MINUS]
     ldr.w lr, [sp, #LAST]
     movw r11, #0xc003
     movt r11, #0xc003
     mov.w r0, #0
     mov.w r1, #0
-    mov.w r3, r2
+    mov r3, r2
     mov.w r8, #0
     mov.w r12, #0
     tst.w r10, #1
@@ -135,8 +135,8 @@ group:
     and.w r6, r11, r7, ror #12
     smuad r1, r6, r9
 even:
-    ldr.w r7, [sp, #BACK]
-    ldr.w r6, [sp, #ENTRY]
+    ldr r7, [sp, #BACK]
+    ldr r6, [sp, #ENTRY]
     sub.w r4, r4, r7, lsl #1
     sub.w r5, r5, r7
     bx r6
@@ -153,7 +153,7 @@ loop:
     cmp.w r4, lr
     bne.w loop
 
-    str.w r5, [sp, #WEIGHTS]
+    str r5, [sp, #WEIGHTS]
     lsl.w r0, r2, #1
     lsl.w r1, r8, #1
     lsl.w r2, r3, #1
