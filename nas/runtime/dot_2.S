@@ -111,6 +111,7 @@ sum_rest:
 sum_done:
     str r0, [sp, #MINUS]
 
+    .balign 4
 group:
     ldr r4, [sp, #X]
     ldr r5, [sp, #WEIGHTS]
