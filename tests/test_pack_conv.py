@@ -129,7 +129,8 @@ def shifts(rng: np.random.Generator, bound: NDArray[np.int64], count: int) -> ND
     any_shift = rng.integers(-20, 24, count)
     chosen = np.where(rng.random(count) < 0.8, usual, any_shift).clip(-20, 23)
     least = np.ceil(np.log2(bound + 1)).astype(np.int64) - 29
-    return np.maximum(chosen, least).astype(np.int8)
+    result: NDArray[np.int8] = np.maximum(chosen, least).astype(np.int8)
+    return result
 
 
 def random_layer(rng: np.random.Generator) -> Layer:
@@ -140,6 +141,11 @@ def random_layer(rng: np.random.Generator) -> Layer:
     stride = [int(v) for v in rng.integers(1, 4, 2)]
     if rng.random() < 0.3:
         kernel, stride, depth = [1, 1], [1, 1], int(rng.integers(1, 200))
+    elif rng.random() < 0.3:  # padded rows too long to be copied
+        pick, depth = (
+            [int(rng.integers(1, 7)), int(rng.integers(170, 300))],
+            int(rng.integers(1, 4)),
+        )
     pad = [int(rng.integers(0, k)) for k in kernel]
     after = [int(rng.integers(0, k)) for k in kernel]
     out = [
@@ -179,7 +185,15 @@ def build_library(folder: Path) -> ctypes.CDLL:
     if compiler is None:
         pytest.skip("no C compiler: install gcc or clang")
     (folder / "names.h").write_text("#define NAS(name) t_##name\n")
-    parts = ("conv*.c", "fully_connected_*.c", "window.c", "portable_*.c", "copy_rows.c", "fill.c")
+    parts = (
+        "conv*.c",
+        "fully_connected_*.c",
+        "window.c",
+        "copy_padded.c",
+        "portable_*.c",
+        "copy_rows.c",
+        "fill.c",
+    )
     sources = [str(path) for part in parts for path in sorted(RUNTIME.glob(part))]
     target = folder / "conv.so"
     command = [

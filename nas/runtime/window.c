@@ -3,6 +3,8 @@
 
 #include <stddef.h>
 
+#include "words.h"
+
 #if defined(__ARM_FEATURE_DSP)
 /* requantise.inc has these offsets as numbers. */
 typedef char nas_conv_offsets[offsetof(nas_conv, table) == 4 ? 1 : -1];
@@ -23,8 +25,10 @@ void NAS(start_reader)(nas_reader *reader, const nas_conv *conv, const int8_t *x
     reader->lanes = scratch;
     reader->pairs = ((uint32_t)reader->row * conv->kernel_height + 1) / 2;
     if (reader->row * conv->kernel_height % 2 != 0) /* the lane that nothing is gathered into */
-        for (uint32_t pixel = 0; pixel < pixels; pixel++)
-            reader->lanes[pixels * (reader->pairs - 1) + pixel] = 0;
+        for (uint32_t pixel = 1; pixel <= pixels; pixel++) {
+            reader->lanes[pixels * reader->pairs - pixel] = 0;
+            NAS_NO_CALL();
+        }
     reader->edge = (int8_t *)(reader->lanes + pixels * reader->pairs);
     reader->tile.words = (uint32_t)reader->row / 4;
     reader->tile.left_over = (uint32_t)reader->row % 4;
@@ -33,33 +37,6 @@ void NAS(start_reader)(nas_reader *reader, const nas_conv *conv, const int8_t *x
     reader->tile.rest_done = 0;
     reader->tile.rest = reader->lanes + 8 * reader->tile.words * conv->kernel_height;
     reader->tile.spacing = (uint32_t)spacing;
-}
-
-/* How many of `count` places from `start` lie before `end`. */
-static int32_t up_to(int32_t start, int32_t count, int32_t end)
-{
-    int32_t inside = end - start;
-    return inside < 0 ? 0 : inside < count ? inside : count;
-}
-
-void NAS(copy_padded)(const nas_reader *reader, const int8_t *x, int32_t top, int32_t rows,
-                      int32_t start, int32_t bytes, int fill)
-{
-    const nas_conv *conv = reader->conv;
-    int8_t *edge = reader->edge;
-    int32_t stride = conv->in_width * conv->in_channels;
-    int32_t above = up_to(top, rows, 0), end = up_to(top, rows, conv->in_height);
-    int32_t before = up_to(start, bytes, 0), inside = up_to(start, bytes, stride) - before;
-    if (fill) {
-        NAS(fill)(edge, conv->in_zero, (uint32_t)(rows * bytes));
-    } else {
-        NAS(fill)(edge, conv->in_zero, (uint32_t)(above * bytes));
-        NAS(fill)(edge + end * bytes, conv->in_zero, (uint32_t)((rows - end) * bytes));
-    }
-    if (inside > 0 && end > above)
-        NAS(copy_rows)(x + ((top + above) * stride + start + before), (uint32_t)stride,
-                       edge + above * bytes + before, (uint32_t)bytes, (uint32_t)inside,
-                       (uint32_t)(end - above));
 }
 
 void NAS(gather_edge)(const nas_reader *reader, int32_t top, int32_t start)
@@ -87,7 +64,9 @@ void NAS(gather_one)(const nas_reader *reader, int32_t top, int32_t start, uint3
         else
             NAS(copy_padded)(reader, reader->x, top, 1, start, reader->row, 1);
         lanes = widen_row(lanes, row, whole);
-        for (uint32_t i = 4 * whole; i < row_bytes; i++)
+        for (uint32_t i = 4 * whole; i < row_bytes; i++) {
             nas_put_lane(rest, done++, pixels, row[i]);
+            NAS_NO_CALL();
+        }
     }
 }
