@@ -82,7 +82,7 @@ NAS(dot_2): /* (conv, x, y, pairs) */
     lsl.w r5, r4, #2
     str r5, [sp, #BACK]
     mov.w r5, #UNIT_BYTES
-    adr.w r6, loop
+    adr.w r6, .Lloop
     mla r6, r4, r5, r6
     orr.w r6, r6, #1
     str r6, [sp, #ENTRY]
@@ -91,27 +91,28 @@ NAS(dot_2): /* (conv, x, y, pairs) */
     mov.w r0, #0
     mvn.w r2, #0 /* -1 in both halves */
     subs.w r3, r3, #4
-    blo.w sum_rest
+    blo.w .Lsum_rest
     .balign 4
-sum_four:
+.Lsum_four:
     ldm.w r1!, {r4, r5, r6, r7}
     smlad r0, r4, r2, r0
     smlad r0, r5, r2, r0
     smlad r0, r6, r2, r0
     smlad r0, r7, r2, r0
     subs.w r3, r3, #4
-    bhs.w sum_four
-sum_rest:
+    bhs.w .Lsum_four
+.Lsum_rest:
     cmp.w r1, r12
-    beq.w sum_done
+    beq.w .Lsum_done
     ldr.w r4, [r1]
     add.w r1, r1, #4
     smlad r0, r4, r2, r0
-    b.w sum_rest
-sum_done:
+    b.w .Lsum_rest
+.Lsum_done:
     str r0, [sp, #MINUS]
 
-group:
+    .balign 4
+.Lgroup:
     ldr r4, [sp, #X]
     ldr r5, [sp, #WEIGHTS]
     ldr.w r10, [sp, #PAIRS]
@@ -125,7 +126,7 @@ group:
     mov.w r8, #0
     mov.w r12, #0
     tst.w r10, #1
-    beq.w even
+    beq.w .Leven
     ldr.w r9, [r4]
     ldr.w r7, [r5]
     add.w r4, r4, #4
@@ -134,7 +135,7 @@ group:
     smuad r0, r6, r9
     and.w r6, r11, r7, ror #12
     smuad r1, r6, r9
-even:
+.Leven:
     ldr r7, [sp, #BACK]
     ldr r6, [sp, #ENTRY]
     sub.w r4, r4, r7, lsl #1
@@ -142,7 +143,7 @@ even:
     bx r6
 
     .balign 4
-loop:
+.Lloop:
     .irp u, 0, 1, 2, 3, 4, 5, 6, 7
     unit \u
     .endr
@@ -151,7 +152,7 @@ loop:
     add.w r4, r4, #8 * BLOCK
     add.w r5, r5, #4 * BLOCK
     cmp.w r4, lr
-    bne.w loop
+    bne.w .Lloop
 
     str r5, [sp, #WEIGHTS]
     lsl.w r0, r2, #1
