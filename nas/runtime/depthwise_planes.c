@@ -30,6 +30,8 @@ enum { HAS_BEFORE = 1, HAS_LEFT = 2, HAS_TWO = 4, HAS_RIGHT = 8, HAS_AFTER = 16 
 
 void NAS(depthwise_split)(const nas_split *split, const int8_t *x, uint32_t *to, uint32_t rows);
 
+uint32_t *NAS(depthwise_taps)(nas_taps *taps, uint32_t *block, uint32_t rows, uint32_t width);
+
 static inline uint32_t min(uint32_t a, uint32_t b) {
     return a < b ? a : b;
 }
@@ -110,23 +112,11 @@ static void split_rows(const nas_conv *conv, const nas_split *split, const int8_
 /* Writes a channel's block; returns its end. */
 static uint32_t *read_channel(const nas_conv *conv, uint32_t channel, nas_taps *taps, uint32_t *block) {
     nas_channel constants = nas_channel_of(conv, channel);
-    *block++ = (uint32_t)constants.bias;
-    *block++ = (uint32_t)constants.multiplier;
-    *block++ = (uint32_t)constants.offset;
-    *block++ = (uint32_t)(constants.shift > 0 ? constants.shift : LEFT_SHIFT - constants.shift);
-    for (uint32_t i = conv->kernel_height; i > 0; i--) {
-        int32_t before = 0, last;
-        for (uint32_t j = conv->kernel_width / 2u; j > 0; j--, block += 2) {
-            int32_t left = 2 * nas_next_tap(taps);
-            block[1] = pair_of(before, left);
-            before = 2 * nas_next_tap(taps);
-            block[0] = pair_of(left, before);
-        }
-        last = conv->kernel_width & 1u ? 2 * nas_next_tap(taps) : 0;
-        *block++ = pair_of(last, 0);
-        *block++ = pair_of(before, last);
-    }
-    return block;
+    block[0] = (uint32_t)constants.bias;
+    block[1] = (uint32_t)constants.multiplier;
+    block[2] = (uint32_t)constants.offset;
+    block[3] = (uint32_t)(constants.shift > 0 ? constants.shift : LEFT_SHIFT - constants.shift);
+    return NAS(depthwise_taps)(taps, block + 4, conv->kernel_height, conv->kernel_width);
 }
 
 /* Output rows a strip has at most: odd, so that a last single row joins the strip before it. */

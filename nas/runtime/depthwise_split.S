@@ -25,6 +25,7 @@
 #define HAS_TWO 4
 #define HAS_RIGHT 8
 #define HAS_AFTER 16
+#define PARTS_BITS 5
 
 #define x r0
 #define to r1
@@ -68,12 +69,13 @@
     .type NAS(depthwise_split), %function
     .thumb_func
 NAS(depthwise_split):
-    push.w {r3-r11, lr} /* r3, the rows left, is counted down on the stack */
+    push.w {r4-r11, lr}
     mov.w split, r0
     mov.w x, r1
     mov.w to, r2
     ldr.w step, [split, #STEP]
     ldr.w parts, [split, #PARTS]
+    orr.w parts, parts, r3, lsl #PARTS_BITS /* the rows left are counted down there */
     lsl.w step2, step, #1
     add.w step3, step2, step
 .Lrow:
@@ -124,13 +126,12 @@ NAS(depthwise_split):
 .Lend:
     ldr.w r6, [split, #X_REST]
     ldr.w r7, [split, #TO_REST]
-    ldr.w r8, [sp]
     add.w x, x, r6
     add.w to, to, r7
-    subs.w r8, r8, #1
-    str.w r8, [sp]
+    sub.w parts, parts, #1 << PARTS_BITS
+    lsrs.w r6, parts, #PARTS_BITS
     bne.w .Lrow
-    pop.w {r3-r11, pc}
+    pop.w {r4-r11, pc}
 .Lbefore:
     fill BEFORE
     b.w .Lcolumns
