@@ -23,10 +23,10 @@ typedef struct {
     uint32_t zeros, zero;     /* padding: four bytes, two lanes */
     uint32_t fours;
     uint32_t before, after; /* pairs of padding */
-    uint32_t parts;         /* which of the others there are */
+    uint32_t parts;         /* which of the others there are; AFTER for rests too */
 } nas_split;
 
-enum { HAS_BEFORE = 1, HAS_LEFT = 2, HAS_TWO = 4, HAS_RIGHT = 8, HAS_AFTER = 16 };
+enum { HAS_LEFT = 1, HAS_BEFORE = 2, HAS_TWO = 4, HAS_RIGHT = 8, HAS_AFTER = 16 };
 
 void NAS(depthwise_split)(const nas_split *split, const int8_t *x, uint32_t *to, uint32_t rows);
 
@@ -56,7 +56,8 @@ static nas_split split_of(const nas_conv *conv) {
     split.before = before;
     split.after = after;
     split.parts = (before ? HAS_BEFORE : 0u) | (left ? HAS_LEFT : 0u) | (many & 2 ? HAS_TWO : 0u) |
-                  (many & 1 ? HAS_RIGHT : 0u) | (after ? HAS_AFTER : 0u);
+                  (many & 1 ? HAS_RIGHT : 0u) |
+                  (after || split.x_rest || split.to_rest ? HAS_AFTER : 0u);
     return split;
 }
 
@@ -78,7 +79,10 @@ static void split_few(const nas_conv *conv, const int8_t *x, uint32_t *to) {
 static uint32_t *fill_rows(const nas_conv *conv, uint32_t *to, int32_t rows) {
     uint32_t zero = pair_of(conv->in_zero, conv->in_zero);
     for (int32_t pairs = rows * (int32_t)nas_row_pairs(conv); pairs > 0; pairs--, to += 4) {
-        to[0] = to[1] = to[2] = to[3] = zero;
+        to[0] = zero;
+        to[1] = zero;
+        to[2] = zero;
+        to[3] = zero;
     }
     return to;
 }

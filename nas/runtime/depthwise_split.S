@@ -20,10 +20,9 @@
 #define AFTER 28
 #define PARTS 32
 
-#define HAS_BEFORE 1
-#define HAS_LEFT 2
-#define HAS_TWO 4
-#define HAS_RIGHT 8
+/* Bits of PARTS. A shift moves two neighbours to the flags N and C, which hold until the next test. */
+#define LEFT_TO_N 31   /* BEFORE is then in C */
+#define TWO_TO_N 29    /* RIGHT is then in C */
 #define HAS_AFTER 16
 #define PARTS_BITS 5
 
@@ -49,18 +48,20 @@
     str.w r11, [to, #\offset + 12]
 .endm
 
-/* The number of pairs at \field of padding, at least one. */
+/* The number of pairs at \field of padding. */
 .macro fill field
     ldr.w r6, [split, #\field]
     ldr.w r7, [split, #ZERO]
-1:
+    b.w .Ltest_\field
+.Lfill_\field:
     str.w r7, [to]
     str.w r7, [to, #4]
     str.w r7, [to, #8]
     str.w r7, [to, #12]
     add.w to, to, #16
+.Ltest_\field:
     subs.w r6, r6, #1
-    bne.w 1b
+    bpl.w .Lfill_\field
 .endm
 
     .section .text.NAS(depthwise_split), "ax", %progbits
@@ -79,12 +80,11 @@ NAS(depthwise_split):
     lsl.w step2, step, #1
     add.w step3, step2, step
 .Lrow:
-    tst.w parts, #HAS_BEFORE
-    bne.w .Lbefore
-.Lcolumns:
     ldr.w r3, [split, #FOURS]
-    tst.w parts, #HAS_LEFT
-    beq.w .Lfours
+    lsls.w r6, parts, #LEFT_TO_N
+    bcs.w .Lbefore
+.Lcolumns:
+    bpl.w .Lfours
     ldr.w r6, [split, #ZEROS]
     ldr.w r7, [x]
     add.w x, x, step
@@ -105,16 +105,15 @@ NAS(depthwise_split):
     subs.w r3, r3, #1
     bge.w .Lfour
 .Ltwo:
-    tst.w parts, #HAS_TWO
-    beq.w .Lright
+    lsls.w r6, parts, #TWO_TO_N
+    bpl.w .Lright
     ldr.w r6, [x]
     ldr.w r7, [x, step]
     add.w x, x, step2
     split_pair r6, r7, 0
     add.w to, to, #16
 .Lright:
-    tst.w parts, #HAS_RIGHT
-    beq.w .Lafter
+    bcc.w .Lafter
     ldr.w r6, [x]
     ldr.w r7, [split, #ZEROS]
     add.w x, x, step
@@ -124,19 +123,20 @@ NAS(depthwise_split):
     tst.w parts, #HAS_AFTER
     bne.w .Lafter_pairs
 .Lend:
-    ldr.w r6, [split, #X_REST]
-    ldr.w r7, [split, #TO_REST]
-    add.w x, x, r6
-    add.w to, to, r7
     sub.w parts, parts, #1 << PARTS_BITS
     lsrs.w r6, parts, #PARTS_BITS
     bne.w .Lrow
     pop.w {r4-r11, pc}
 .Lbefore:
     fill BEFORE
+    lsls.w r6, parts, #LEFT_TO_N
     b.w .Lcolumns
 .Lafter_pairs:
     fill AFTER
+    ldr.w r6, [split, #X_REST]
+    ldr.w r7, [split, #TO_REST]
+    add.w x, x, r6
+    add.w to, to, r7
     b.w .Lend
     .size NAS(depthwise_split), . - NAS(depthwise_split)
 
