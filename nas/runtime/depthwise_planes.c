@@ -15,18 +15,28 @@
 #define STRIP_BYTES 4096u /* of split rows, unless three output rows need more */
 #define LEFT_SHIFT INT32_MIN /* marks a shift to the left, by the low byte */
 
-/* How a row of x becomes one of scratch: pairs of padding, a column right of padding, groups of four
- * columns, two columns, a column left of padding, pairs of padding. */
+/* How a row of x becomes one of scratch: a column right of padding, groups of four columns, two columns,
+ * a column left of padding. Pairs of padding alone are written once a call. */
 typedef struct {
     uint32_t channels;
-    uint32_t x_rest, to_rest; /* bytes from the end of a row to the next one */
-    uint32_t zeros, zero;     /* padding: four bytes, two lanes */
+    uint32_t x_rest, to_rest; /* bytes from the end of what is split to the next row */
+    uint32_t zeros;           /* four bytes of padding */
     uint32_t fours;
-    uint32_t before, after; /* pairs of padding */
-    uint32_t parts;         /* which of the others there are; AFTER for rests too */
+    uint32_t parts; /* the HAS_ of the others */
 } nas_split;
 
-enum { HAS_LEFT = 1, HAS_BEFORE = 2, HAS_TWO = 4, HAS_RIGHT = 8, HAS_AFTER = 16 };
+enum { HAS_LEFT = 1, HAS_TWO = 2, HAS_RIGHT = 4, HAS_REST = 8 };
+
+/* What is the same for all groups of channels. */
+typedef struct {
+    const nas_conv *conv;
+    nas_split split;
+    uint32_t *blocks, *rows;
+    uint32_t block_words, row_words;
+    uint32_t before;    /* words of padding left of what is split */
+    uint32_t most_rows; /* of the output, in a strip */
+    nas_plane *plane;
+} nas_work;
 
 void NAS(depthwise_split)(const nas_split *split, const int8_t *x, uint32_t *to, uint32_t rows);
 
@@ -40,77 +50,69 @@ static inline uint32_t pair_of(int32_t left, int32_t right) {
     return (uint16_t)left | (uint32_t)right << 16;
 }
 
-static nas_split split_of(const nas_conv *conv) {
-    uint32_t needed = ((conv->out_width - 1u) * conv->stride_width + conv->kernel_width + 1u) / 2;
-    uint32_t before = conv->pad_left / 2u, left = conv->pad_left & 1u;
-    uint32_t columns = min(conv->in_width, 2 * (needed - before) - left);
-    uint32_t inside = (left + columns + 1) / 2, after = needed - before - inside;
-    uint32_t many = columns - left;
-    nas_split split;
-    split.channels = conv->in_channels;
-    split.x_rest = (conv->in_width - columns) * split.channels;
-    split.to_rest = 16 * (nas_row_pairs(conv) - needed);
-    split.zeros = (uint8_t)conv->in_zero * 0x01010101u;
-    split.zero = pair_of(conv->in_zero, conv->in_zero);
-    split.fours = many / 4;
-    split.before = before;
-    split.after = after;
-    split.parts = (before ? HAS_BEFORE : 0u) | (left ? HAS_LEFT : 0u) | (many & 2 ? HAS_TWO : 0u) |
-                  (many & 1 ? HAS_RIGHT : 0u) |
-                  (after || split.x_rest || split.to_rest ? HAS_AFTER : 0u);
-    return split;
-}
-
-/* depthwise_split of one row of fewer than four channels. */
-static void split_few(const nas_conv *conv, const int8_t *x, uint32_t *to) {
-    int32_t channels = conv->in_channels, column = -conv->pad_left;
-    for (uint32_t pairs = nas_row_pairs(conv); pairs > 0; pairs--, to += 4, column += 2) {
-        for (int32_t channel = 0; channel < channels; channel++) {
-            const int8_t *at = x + column * channels + channel;
-            int8_t left = column >= 0 && column < conv->in_width ? at[0] : conv->in_zero;
-            int32_t next = column + 1;
-            int8_t right = next >= 0 && next < conv->in_width ? at[channels] : conv->in_zero;
-            to[channel] = pair_of(left, right);
-        }
-    }
-}
-
-/* `rows` rows of padding; returns their end. */
-static uint32_t *fill_rows(const nas_conv *conv, uint32_t *to, int32_t rows) {
+/* `words` words of padding, a multiple of four. */
+static void fill(const nas_conv *conv, uint32_t *to, uint32_t words) {
     uint32_t zero = pair_of(conv->in_zero, conv->in_zero);
-    for (int32_t pairs = rows * (int32_t)nas_row_pairs(conv); pairs > 0; pairs--, to += 4) {
+    for (; words > 0; words -= 4, to += 4) {
         to[0] = zero;
         to[1] = zero;
         to[2] = zero;
         to[3] = zero;
     }
-    return to;
+}
+
+/* `words` words to lower addresses, a multiple of four. */
+static void move(uint32_t *to, const uint32_t *from, uint32_t words) {
+    for (; words > 0; words -= 4, to += 4, from += 4) {
+        uint32_t a = from[0], b = from[1], c = from[2], d = from[3];
+        to[0] = a;
+        to[1] = b;
+        to[2] = c;
+        to[3] = d;
+    }
+}
+
+/* depthwise_split for fewer than four channels. */
+static void split_few(const nas_work *work, const int8_t *x, uint32_t *to, uint32_t rows) {
+    const nas_conv *conv = work->conv;
+    int32_t channels = conv->in_channels, width = conv->in_width, start = -(conv->pad_left & 1);
+    for (; rows > 0; rows--, x += width * channels, to += work->row_words) {
+        uint32_t *pair = to;
+        for (int32_t column = start; column < width; column += 2, pair += 4) {
+            if (pair == to + work->row_words - work->before) {
+                break;
+            }
+            for (int32_t channel = 0; channel < channels; channel++) {
+                const int8_t *at = x + column * channels + channel;
+                int8_t left = column >= 0 ? at[0] : conv->in_zero;
+                int8_t right = column + 1 < width ? at[channels] : conv->in_zero;
+                pair[channel] = pair_of(left, right);
+            }
+        }
+    }
 }
 
 /* Splits the input rows from `row` to `end`; those outside the map are padding. */
-static void split_rows(const nas_conv *conv, const nas_split *split, const int8_t *x, uint32_t *to,
-                       int32_t row, int32_t end) {
-    int32_t height = conv->in_height, above = (end < 0 ? end : 0) - row;
-    if (above > 0) {
-        to = fill_rows(conv, to, above);
-        row += above;
+static void split_rows(const nas_work *work, const int8_t *x, uint32_t *to, int32_t row, int32_t end) {
+    const nas_conv *conv = work->conv;
+    int32_t last = end < conv->in_height ? end : conv->in_height;
+    for (; row < end && row < 0; row++, to += work->row_words) {
+        fill(conv, to, work->row_words);
     }
-    int32_t inside = (end < height ? end : height) - row;
-    if (inside > 0) {
+    if (row < last) {
         const int8_t *from = x + (uint32_t)row * conv->in_width * conv->in_channels;
-        uint32_t row_words = 4 * nas_row_pairs(conv);
+        uint32_t inside = (uint32_t)(last - row);
         if (conv->in_channels >= 4) {
-            NAS(depthwise_split)(split, from, to, (uint32_t)inside);
-            to += (uint32_t)inside * row_words;
+            NAS(depthwise_split)(&work->split, from, to + work->before, inside);
         } else {
-            for (int32_t i = 0; i < inside; i++, to += row_words) {
-                split_few(conv, from, to);
-                from += conv->in_width * conv->in_channels;
-            }
+            split_few(work, from, to + work->before, inside);
         }
-        row += inside;
+        to += inside * work->row_words;
+        row = last;
     }
-    fill_rows(conv, to, end - row);
+    for (; row < end; row++, to += work->row_words) {
+        fill(conv, to, work->row_words);
+    }
 }
 
 /* Writes a channel's block; returns its end. */
@@ -124,49 +126,70 @@ static uint32_t *read_channel(const nas_conv *conv, uint32_t channel, nas_taps *
 }
 
 /* Output rows a strip has at most: odd, so that a last single row joins the strip before it. */
-static uint32_t strip_rows(const nas_conv *conv) {
-    uint32_t fit = STRIP_BYTES / (16 * nas_row_pairs(conv)), rows = 0;
+static uint32_t strip_rows(const nas_conv *conv, uint32_t row_bytes) {
+    uint32_t fit = STRIP_BYTES / row_bytes, rows = 0;
     if (fit > conv->kernel_height) {
         rows = (fit - conv->kernel_height) / conv->stride_height + 1;
     }
-    return rows < 3 ? 3 : (rows - 1) | 1;
-}
-
-/* `words`, a multiple of four, to lower addresses. */
-static void move(uint32_t *to, const uint32_t *from, uint32_t words) {
-    for (; words > 0; words -= 4, to += 4, from += 4) {
-        uint32_t a = from[0], b = from[1], c = from[2], d = from[3];
-        to[0] = a;
-        to[1] = b;
-        to[2] = c;
-        to[3] = d;
-    }
+    return min(conv->out_height, rows < 3 ? 3 : (rows - 1) | 1);
 }
 
 /* All outputs of up to four channels, from `channel` on. */
-static void convolve_group(const nas_conv *conv, const nas_split *split, const int8_t *x, int8_t *y,
-                           uint32_t *blocks, uint32_t *rows, uint32_t channel, nas_plane *plane) {
-    uint32_t channels = conv->in_channels, most = strip_rows(conv);
-    uint32_t row_words = 4 * nas_row_pairs(conv), strip;
-    uint32_t block_words = 4 + 2u * conv->kernel_height * nas_tap_words(conv);
-    uint32_t stride = conv->stride_height, height = conv->kernel_height, held = 0;
+static void convolve_group(const nas_work *work, const int8_t *x, int8_t *y, uint32_t channel) {
+    const nas_conv *conv = work->conv;
+    uint32_t channels = conv->in_channels, row_words = work->row_words, strip;
+    int32_t stride = conv->stride_height, row = -conv->pad_top, held = 0;
     /* The last group reads whole words too: it begins further left, and skips what it need not do. */
     uint32_t skip = channels < 4 || channel + 4 <= channels ? 0 : channel + 4 - channels;
     uint32_t count = min(4, channels - channel);
-    for (uint32_t done = 0; done < conv->out_height; done += strip) {
-        uint32_t left = conv->out_height - done;
-        strip = left <= most ? left : most - 1;
-        int32_t first = (int32_t)(done * stride) - conv->pad_top;
-        uint32_t needed = (strip - 1) * stride + height;
-        split_rows(conv, split, x + channel - skip, rows + held * row_words, first + (int32_t)held,
-                   first + (int32_t)needed);
-        for (uint32_t i = 0; i < count; i++) {
-            int8_t *to = y + done * conv->out_width * channels + channel + i;
-            plane((const nas_channel *)(blocks + i * block_words), rows + skip + i, to, strip, conv);
+    x += channel - skip;
+    y += channel;
+    for (uint32_t left = conv->out_height; left > 0; left -= strip) {
+        strip = left <= work->most_rows ? left : work->most_rows - 1;
+        int32_t needed = ((int32_t)strip - 1) * stride + conv->kernel_height;
+        split_rows(work, x, work->rows + (uint32_t)held * row_words, row + held, row + needed);
+        const uint32_t *block = work->blocks, *from = work->rows + skip;
+        for (uint32_t i = 0; i < count; i++, block += work->block_words, from++) {
+            work->plane((const nas_channel *)block, from, y + i, strip, conv);
         }
-        if (strip < left && height > stride) {
-            held = height - stride;
-            move(rows, rows + (needed - held) * row_words, held * row_words);
+        row += (int32_t)strip * stride;
+        y += strip * conv->out_width * channels;
+        if (strip < left && conv->kernel_height > stride) {
+            held = conv->kernel_height - stride;
+            from = work->rows + (uint32_t)(needed - held) * row_words;
+            move(work->rows, from, (uint32_t)held * row_words);
+        }
+    }
+}
+
+/* Fills `work` in, and writes the columns of padding. */
+static void prepare(nas_work *work, const nas_conv *conv, uint32_t *scratch) {
+    uint32_t last = (conv->out_width - 1u) * conv->stride_width + conv->kernel_width;
+    uint32_t pairs = nas_row_pairs(conv), needed = (last + 1) / 2;
+    uint32_t before = conv->pad_left / 2u, left = conv->pad_left & 1u;
+    uint32_t columns = min(conv->in_width, 2 * (needed - before) - left), many = columns - left;
+    uint32_t inside = (left + columns + 1) / 2, rest = pairs - before - inside;
+    uint32_t x_rest = (conv->in_width - columns) * conv->in_channels;
+    work->conv = conv;
+    work->split.channels = conv->in_channels;
+    work->split.x_rest = x_rest;
+    work->split.to_rest = 16 * (pairs - inside);
+    work->split.zeros = (uint8_t)conv->in_zero * 0x01010101u;
+    work->split.fours = many / 4;
+    work->split.parts = (left ? HAS_LEFT : 0u) | (many & 2 ? HAS_TWO : 0u) |
+                        (many & 1 ? HAS_RIGHT : 0u) | (x_rest || pairs > inside ? HAS_REST : 0u);
+    work->block_words = 4 + 2u * conv->kernel_height * nas_tap_words(conv);
+    work->row_words = 4 * pairs;
+    work->blocks = scratch;
+    work->rows = scratch + 4 * work->block_words;
+    work->before = 4 * before;
+    work->most_rows = strip_rows(conv, 4 * work->row_words);
+    if (before + rest > 0) {
+        uint32_t *row = work->rows;
+        uint32_t rows = (work->most_rows - 1) * conv->stride_height + conv->kernel_height;
+        for (; rows > 0; rows--, row += work->row_words) {
+            fill(conv, row, 4 * before);
+            fill(conv, row + 4 * (before + inside), 4 * rest);
         }
     }
 }
@@ -174,15 +197,15 @@ static void convolve_group(const nas_conv *conv, const nas_split *split, const i
 void NAS(depthwise_planes)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch,
                            uint32_t bits, nas_plane *plane) {
     nas_taps taps = nas_taps_of(conv, bits);
-    uint32_t block_words = 4 + 2u * conv->kernel_height * nas_tap_words(conv);
-    nas_split split = split_of(conv);
-    uint32_t *blocks = scratch, *rows = blocks + 4 * block_words;
+    nas_work work;
+    prepare(&work, conv, scratch);
+    work.plane = plane;
     for (uint32_t channel = 0; channel < conv->in_channels; channel += 4) {
-        uint32_t *block = blocks;
+        uint32_t *block = work.blocks;
         for (uint32_t i = channel; i < min(channel + 4, conv->in_channels); i++) {
             block = read_channel(conv, i, &taps, block);
         }
-        convolve_group(conv, &split, x, y, blocks, rows, channel, plane);
+        convolve_group(&work, x, y, channel);
     }
 }
 

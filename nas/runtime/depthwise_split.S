@@ -14,17 +14,15 @@
 #define X_REST 4
 #define TO_REST 8
 #define ZEROS 12
-#define ZERO 16
-#define FOURS 20
-#define BEFORE 24
-#define AFTER 28
-#define PARTS 32
+#define FOURS 16
+#define PARTS 20
 
-/* Bits of PARTS. A shift moves two neighbours to the flags N and C, which hold until the next test. */
-#define LEFT_TO_N 31   /* BEFORE is then in C */
-#define TWO_TO_N 29    /* RIGHT is then in C */
-#define HAS_AFTER 16
-#define PARTS_BITS 5
+/* Bits of PARTS: LEFT, TWO, RIGHT, REST. A shift moves neighbours to the flags N and C, which hold
+ * until the next shift. */
+#define LEFT_TO_N 31
+#define TWO_TO_N 30 /* RIGHT is then in C */
+#define HAS_REST 8
+#define PARTS_BITS 4
 
 #define x r0
 #define to r1
@@ -48,22 +46,6 @@
     str.w r11, [to, #\offset + 12]
 .endm
 
-/* The number of pairs at \field of padding. */
-.macro fill field
-    ldr.w r6, [split, #\field]
-    ldr.w r7, [split, #ZERO]
-    b.w .Ltest_\field
-.Lfill_\field:
-    str.w r7, [to]
-    str.w r7, [to, #4]
-    str.w r7, [to, #8]
-    str.w r7, [to, #12]
-    add.w to, to, #16
-.Ltest_\field:
-    subs.w r6, r6, #1
-    bpl.w .Lfill_\field
-.endm
-
     .section .text.NAS(depthwise_split), "ax", %progbits
     .p2align 2
     .globl NAS(depthwise_split)
@@ -82,8 +64,6 @@ NAS(depthwise_split):
 .Lrow:
     ldr.w r3, [split, #FOURS]
     lsls.w r6, parts, #LEFT_TO_N
-    bcs.w .Lbefore
-.Lcolumns:
     bpl.w .Lfours
     ldr.w r6, [split, #ZEROS]
     ldr.w r7, [x]
@@ -120,19 +100,14 @@ NAS(depthwise_split):
     split_pair r6, r7, 0
     add.w to, to, #16
 .Lafter:
-    tst.w parts, #HAS_AFTER
-    bne.w .Lafter_pairs
+    tst.w parts, #HAS_REST
+    bne.w .Lrest
 .Lend:
     sub.w parts, parts, #1 << PARTS_BITS
     lsrs.w r6, parts, #PARTS_BITS
     bne.w .Lrow
     pop.w {r4-r11, pc}
-.Lbefore:
-    fill BEFORE
-    lsls.w r6, parts, #LEFT_TO_N
-    b.w .Lcolumns
-.Lafter_pairs:
-    fill AFTER
+.Lrest:
     ldr.w r6, [split, #X_REST]
     ldr.w r7, [split, #TO_REST]
     add.w x, x, r6
