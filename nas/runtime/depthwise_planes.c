@@ -92,12 +92,24 @@ static void split_few(const nas_work *work, const int8_t *x, uint32_t *to, uint3
     }
 }
 
+/* `rows` rows of padding, which a later group finds there if one strip holds the map; their end. */
+static uint32_t *fill_rows(const nas_work *work, uint32_t *to, uint32_t rows, int first) {
+    uint32_t words = rows * work->row_words;
+    if (first || work->most_rows < work->conv->out_height) {
+        fill(work->conv, to, words);
+    }
+    return to + words;
+}
+
 /* Splits the input rows from `row` to `end`; those outside the map are padding. */
-static void split_rows(const nas_work *work, const int8_t *x, uint32_t *to, int32_t row, int32_t end) {
+static void split_rows(const nas_work *work, const int8_t *x, uint32_t *to, int32_t row, int32_t end,
+                       int first) {
     const nas_conv *conv = work->conv;
     int32_t last = end < conv->in_height ? end : conv->in_height;
-    for (; row < end && row < 0; row++, to += work->row_words) {
-        fill(conv, to, work->row_words);
+    if (row < 0) {
+        int32_t above = (end < 0 ? end : 0) - row;
+        to = fill_rows(work, to, (uint32_t)above, first);
+        row += above;
     }
     if (row < last) {
         const int8_t *from = x + (uint32_t)row * conv->in_width * conv->in_channels;
@@ -110,8 +122,8 @@ static void split_rows(const nas_work *work, const int8_t *x, uint32_t *to, int3
         to += inside * work->row_words;
         row = last;
     }
-    for (; row < end; row++, to += work->row_words) {
-        fill(conv, to, work->row_words);
+    if (row < end) {
+        fill_rows(work, to, (uint32_t)(end - row), first);
     }
 }
 
@@ -147,7 +159,8 @@ static void convolve_group(const nas_work *work, const int8_t *x, int8_t *y, uin
     for (uint32_t left = conv->out_height; left > 0; left -= strip) {
         strip = left <= work->most_rows ? left : work->most_rows - 1;
         int32_t needed = ((int32_t)strip - 1) * stride + conv->kernel_height;
-        split_rows(work, x, work->rows + (uint32_t)held * row_words, row + held, row + needed);
+        uint32_t *to = work->rows + (uint32_t)held * row_words;
+        split_rows(work, x, to, row + held, row + needed, channel == 0);
         const uint32_t *block = work->blocks, *from = work->rows + skip;
         for (uint32_t i = 0; i < count; i++, block += work->block_words, from++) {
             work->plane((const nas_channel *)block, from, y + i, strip, conv);
