@@ -10,10 +10,10 @@
  *
  * Before the rows stand four blocks, one a channel: nas_channel, then two words for each two taps of a
  * kernel row: taps (2i, 2i + 1), for outputs that start on an even column, and (2i - 1, 2i), for the
- * others; beyond the row's ends stand zeros. Taps are doubled. */
+ * others; beyond the row's ends stand zeros. Taps are doubled. A shift to
+ * the left, by the low byte, is marked by the sign. */
 
 #define STRIP_BYTES 4096u /* of split rows, unless three output rows need more */
-#define LEFT_SHIFT INT32_MIN /* marks a shift to the left, by the low byte */
 
 /* How a row of x becomes one of scratch: a column right of padding, groups of four columns, two columns,
  * a column left of padding. Pairs of padding alone are written once a call. */
@@ -35,12 +35,24 @@ typedef struct {
     uint32_t block_words, row_words;
     uint32_t before;    /* words of padding left of what is split */
     uint32_t most_rows; /* of the output, in a strip */
+    uint32_t *first;    /* if one strip holds the map: the first row inside, */
+    uint32_t inside;    /* and how many */
     nas_plane *plane;
 } nas_work;
 
 void NAS(depthwise_split)(const nas_split *split, const int8_t *x, uint32_t *to, uint32_t rows);
 
-uint32_t *NAS(depthwise_taps)(nas_taps *taps, uint32_t *block, uint32_t rows, uint32_t width);
+/* Where the next channel is read from. */
+typedef struct {
+    const uint32_t *next;      /* word of weights */
+    uint32_t word, left, bits; /* the word before it, bits of it not yet read, bits of a weight */
+    uint32_t height, width;    /* of a kernel */
+    const int32_t *table;
+    const int8_t *shifts;
+    int32_t zero, odd_zero; /* z and 2 z + 1, for the output's zero point z */
+} nas_reader;
+
+void NAS(depthwise_blocks)(nas_reader *reader, uint32_t *blocks, uint32_t count);
 
 static inline uint32_t min(uint32_t a, uint32_t b) {
     return a < b ? a : b;
@@ -92,49 +104,31 @@ static void split_few(const nas_work *work, const int8_t *x, uint32_t *to, uint3
     }
 }
 
-/* `rows` rows of padding, which a later group finds there if one strip holds the map; their end. */
-static uint32_t *fill_rows(const nas_work *work, uint32_t *to, uint32_t rows, int first) {
-    uint32_t words = rows * work->row_words;
-    if (first || work->most_rows < work->conv->out_height) {
-        fill(work->conv, to, words);
+/* Splits `rows` rows of the map. */
+static inline void split_inside(const nas_work *work, const int8_t *x, uint32_t *to, uint32_t rows) {
+    if (work->split.channels >= 4) {
+        NAS(depthwise_split)(&work->split, x, to + work->before, rows);
+    } else {
+        split_few(work, x, to + work->before, rows);
     }
-    return to + words;
 }
 
 /* Splits the input rows from `row` to `end`; those outside the map are padding. */
-static void split_rows(const nas_work *work, const int8_t *x, uint32_t *to, int32_t row, int32_t end,
-                       int first) {
+static void split_rows(const nas_work *work, const int8_t *x, uint32_t *to, int32_t row, int32_t end) {
     const nas_conv *conv = work->conv;
     int32_t last = end < conv->in_height ? end : conv->in_height;
-    if (row < 0) {
-        int32_t above = (end < 0 ? end : 0) - row;
-        to = fill_rows(work, to, (uint32_t)above, first);
-        row += above;
+    for (; row < end && row < 0; row++, to += work->row_words) {
+        fill(conv, to, work->row_words);
     }
     if (row < last) {
         const int8_t *from = x + (uint32_t)row * conv->in_width * conv->in_channels;
-        uint32_t inside = (uint32_t)(last - row);
-        if (conv->in_channels >= 4) {
-            NAS(depthwise_split)(&work->split, from, to + work->before, inside);
-        } else {
-            split_few(work, from, to + work->before, inside);
-        }
-        to += inside * work->row_words;
+        split_inside(work, from, to, (uint32_t)(last - row));
+        to += (uint32_t)(last - row) * work->row_words;
         row = last;
     }
-    if (row < end) {
-        fill_rows(work, to, (uint32_t)(end - row), first);
+    for (; row < end; row++, to += work->row_words) {
+        fill(conv, to, work->row_words);
     }
-}
-
-/* Writes a channel's block; returns its end. */
-static uint32_t *read_channel(const nas_conv *conv, uint32_t channel, nas_taps *taps, uint32_t *block) {
-    nas_channel constants = nas_channel_of(conv, channel);
-    block[0] = (uint32_t)constants.bias;
-    block[1] = (uint32_t)constants.multiplier;
-    block[2] = (uint32_t)constants.offset;
-    block[3] = (uint32_t)(constants.shift > 0 ? constants.shift : LEFT_SHIFT - constants.shift);
-    return NAS(depthwise_taps)(taps, block + 4, conv->kernel_height, conv->kernel_width);
 }
 
 /* Output rows a strip has at most: odd, so that a last single row joins the strip before it. */
@@ -146,32 +140,49 @@ static uint32_t strip_rows(const nas_conv *conv, uint32_t row_bytes) {
     return min(conv->out_height, rows < 3 ? 3 : (rows - 1) | 1);
 }
 
-/* All outputs of up to four channels, from `channel` on. */
-static void convolve_group(const nas_work *work, const int8_t *x, int8_t *y, uint32_t channel) {
+/* Moves on by one strip: the input rows that the next one shares come first. Returns their number. */
+static int32_t keep_shared(const nas_work *work, int32_t split) {
+    int32_t shared = work->conv->kernel_height - work->conv->stride_height;
+    if (shared <= 0) {
+        return 0;
+    }
+    const uint32_t *from = work->rows + (uint32_t)(split - shared) * work->row_words;
+    move(work->rows, from, (uint32_t)shared * work->row_words);
+    return shared;
+}
+
+/* Outputs of `count` channels, strip by strip. */
+static void convolve_strips(const nas_work *work, const int8_t *x, int8_t *y, uint32_t skip,
+                            uint32_t count) {
     const nas_conv *conv = work->conv;
-    uint32_t channels = conv->in_channels, row_words = work->row_words, strip;
-    int32_t stride = conv->stride_height, row = -conv->pad_top, held = 0;
-    /* The last group reads whole words too: it begins further left, and skips what it need not do. */
-    uint32_t skip = channels < 4 || channel + 4 <= channels ? 0 : channel + 4 - channels;
-    uint32_t count = min(4, channels - channel);
-    x += channel - skip;
-    y += channel;
+    int32_t row = -conv->pad_top, held = 0;
+    uint32_t strip;
     for (uint32_t left = conv->out_height; left > 0; left -= strip) {
         strip = left <= work->most_rows ? left : work->most_rows - 1;
-        int32_t needed = ((int32_t)strip - 1) * stride + conv->kernel_height;
-        uint32_t *to = work->rows + (uint32_t)held * row_words;
-        split_rows(work, x, to, row + held, row + needed, channel == 0);
-        const uint32_t *block = work->blocks, *from = work->rows + skip;
-        for (uint32_t i = 0; i < count; i++, block += work->block_words, from++) {
+        int32_t needed = ((int32_t)strip - 1) * conv->stride_height + conv->kernel_height;
+        uint32_t *to = work->rows + (uint32_t)held * work->row_words;
+        split_rows(work, x, to, row + held, row + needed);
+        for (uint32_t i = 0; i < count; i++) {
+            const uint32_t *block = work->blocks + i * work->block_words;
+            const uint32_t *from = work->rows + skip + i;
             work->plane((const nas_channel *)block, from, y + i, strip, conv);
         }
-        row += (int32_t)strip * stride;
-        y += strip * conv->out_width * channels;
-        if (strip < left && conv->kernel_height > stride) {
-            held = conv->kernel_height - stride;
-            from = work->rows + (uint32_t)(needed - held) * row_words;
-            move(work->rows, from, (uint32_t)held * row_words);
+        row += (int32_t)strip * conv->stride_height;
+        y += strip * conv->out_width * conv->out_channels;
+        if (strip < left) {
+            held = keep_shared(work, needed);
         }
+    }
+}
+
+/* Outputs of `count` channels where one strip holds the map: rows of padding are already there. */
+static void convolve_map(const nas_work *work, const int8_t *x, int8_t *y, uint32_t skip,
+                         uint32_t count) {
+    const nas_conv *conv = work->conv;
+    const uint32_t *block = work->blocks, *from = work->rows + skip;
+    split_inside(work, x, work->first, work->inside);
+    for (; count > 0; count--, block += work->block_words) {
+        work->plane((const nas_channel *)block, from++, y++, conv->out_height, conv);
     }
 }
 
@@ -197,10 +208,14 @@ static void prepare(nas_work *work, const nas_conv *conv, uint32_t *scratch) {
     work->rows = scratch + 4 * work->block_words;
     work->before = 4 * before;
     work->most_rows = strip_rows(conv, 4 * work->row_words);
-    if (before + rest > 0) {
-        uint32_t *row = work->rows;
-        uint32_t rows = (work->most_rows - 1) * conv->stride_height + conv->kernel_height;
-        for (; rows > 0; rows--, row += work->row_words) {
+    uint32_t *row = work->rows;
+    uint32_t rows = (work->most_rows - 1) * conv->stride_height + conv->kernel_height;
+    work->first = work->rows + conv->pad_top * work->row_words;
+    work->inside = min(conv->in_height, rows - conv->pad_top);
+    for (uint32_t i = 0; i < rows; i++, row += work->row_words) {
+        if (i < conv->pad_top || i >= conv->pad_top + work->inside) {
+            fill(conv, row, work->row_words);
+        } else {
             fill(conv, row, 4 * before);
             fill(conv, row + 4 * (before + inside), 4 * rest);
         }
@@ -209,20 +224,74 @@ static void prepare(nas_work *work, const nas_conv *conv, uint32_t *scratch) {
 
 void NAS(depthwise_planes)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch,
                            uint32_t bits, nas_plane *plane) {
-    nas_taps taps = nas_taps_of(conv, bits);
+    uint32_t channels = conv->in_channels;
+    const int32_t *shifts = conv->table + 2 * channels;
+    nas_reader reader = {conv->weights, 0, 0, bits, conv->kernel_height, conv->kernel_width, conv->table,
+                         (const int8_t *)shifts, conv->out_zero, 2 * conv->out_zero + 1};
     nas_work work;
     prepare(&work, conv, scratch);
     work.plane = plane;
-    for (uint32_t channel = 0; channel < conv->in_channels; channel += 4) {
-        uint32_t *block = work.blocks;
-        for (uint32_t i = channel; i < min(channel + 4, conv->in_channels); i++) {
-            block = read_channel(conv, i, &taps, block);
+    for (uint32_t channel = 0; channel < channels; channel += 4) {
+        uint32_t count = min(4, channels - channel);
+        /* The last group reads whole words too: it begins further left, and skips what is done. */
+        uint32_t skip = channels < 4 ? 0 : 4 - count;
+        NAS(depthwise_blocks)(&reader, work.blocks, count);
+        if (work.most_rows == conv->out_height) {
+            convolve_map(&work, x + channel - skip, y + channel, skip, count);
+        } else {
+            convolve_strips(&work, x + channel - skip, y + channel, skip, count);
         }
-        convolve_group(&work, x, y, channel);
     }
 }
 
 #else
+
+/* Reads packed weights one after the other. */
+typedef struct {
+    const uint32_t *next;
+    uint32_t word, left, bits;
+} reader;
+
+static reader reader_of(const nas_conv *conv, uint32_t bits) {
+    reader result = {conv->weights, 0, 0, bits};
+    return result;
+}
+
+static int32_t next_tap(reader *from) {
+    if (from->left == 0) {
+        from->word = *from->next++;
+        from->left = 32;
+    }
+    int32_t value = (int32_t)(from->word << (32 - from->bits)) >> (32 - from->bits);
+    from->word >>= from->bits;
+    from->left -= from->bits;
+    return value;
+}
+
+static nas_channel channel_of(const nas_conv *conv, uint32_t channel) {
+    const int32_t *entry = conv->table + 2 * channel;
+    const int8_t *shifts = (const int8_t *)(conv->table + 2 * (uint32_t)conv->out_channels);
+    int32_t shift = shifts[channel], zero = conv->out_zero;
+    nas_channel result = {entry[0], entry[1], zero, shift};
+    if (shift > 0) {
+        result.offset = (2 * zero + 1) * (1 << (shift - 1));
+    }
+    return result;
+}
+
+/* Twice an accumulator to an output. */
+static int8_t output_of(int32_t doubled, const nas_channel *channel) {
+    int64_t round = (int64_t)1 << 31;
+    int32_t value;
+    if (channel->shift > 0) {
+        value = (int32_t)(((int64_t)doubled * channel->multiplier + round) >> 32);
+        value = (value + (doubled >> 31) + channel->offset) >> channel->shift;
+    } else {
+        int64_t raised = (int64_t)doubled * (1 << -channel->shift);
+        value = (int32_t)((raised * channel->multiplier + round) >> 32) + channel->offset;
+    }
+    return (int8_t)(value < -128 ? -128 : value > 127 ? 127 : value);
+}
 
 /* Twice the accumulator of one output of one channel, by the definition. */
 static int32_t window_sum(const nas_conv *conv, int32_t bias, const int8_t *x, const int16_t *taps,
@@ -242,11 +311,11 @@ void NAS(depthwise_planes)(const nas_conv *conv, const int8_t *x, int8_t *y, voi
                            uint32_t bits, nas_plane *plane) {
     (void)plane;
     int16_t *taps = scratch;
-    nas_taps reader = nas_taps_of(conv, bits);
+    reader weights = reader_of(conv, bits);
     for (uint32_t channel = 0; channel < conv->in_channels; channel++) {
-        nas_channel constants = nas_channel_of(conv, channel);
+        nas_channel constants = channel_of(conv, channel);
         for (uint32_t i = 0; i < (uint32_t)conv->kernel_height * conv->kernel_width; i++) {
-            taps[i] = (int16_t)nas_next_tap(&reader);
+            taps[i] = (int16_t)next_tap(&weights);
         }
         int8_t *to = y + channel;
         for (int32_t i = 0; i < conv->out_height; i++) {
@@ -254,7 +323,7 @@ void NAS(depthwise_planes)(const nas_conv *conv, const int8_t *x, int8_t *y, voi
                 int32_t top = i * conv->stride_height - conv->pad_top;
                 int32_t left = j * conv->stride_width - conv->pad_left;
                 int32_t sum = window_sum(conv, constants.bias, x + channel, taps, top, left);
-                *to = nas_output(sum, &constants);
+                *to = output_of(sum, &constants);
             }
         }
     }
