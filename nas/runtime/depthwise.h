@@ -4,8 +4,8 @@
 
 #include "kernels.h"
 
-/* The constants of a channel. `bias` is doubled: kernels work on twice an accumulator. `shift` is to the
- * right; `offset` is what is added before it, or, where the shift is to the left, after it.
+/* The constants of a channel. `bias` is doubled: kernels work on twice an accumulator. `shift` is
+ * to the right; `offset` is what is added before it, or, where the shift is to the left, after it.
  *
  * The table holds the bias and the multiplier of each channel, then a byte of each, its shift. The
  * weights are those of one channel after the other, the first one in the lowest bits. */
@@ -14,8 +14,8 @@ typedef struct {
 } nas_channel;
 
 /* Computes `rows` rows of one channel's outputs. `channel` is followed by the taps, see
- * depthwise_planes.c; `x` is the channel's word of the first pair of the uppermost input row, `y` the
- * first output. Each shape has its own function; the portable path needs none. */
+ * depthwise_planes.c; `x` is the channel's word of the first pair of the uppermost input row, `y`
+ * the first output. Each shape has its own function; the portable path needs none. */
 typedef void nas_plane(const nas_channel *channel, const uint32_t *x, int8_t *y, uint32_t rows,
                        const nas_conv *conv);
 
@@ -29,8 +29,8 @@ typedef void nas_plane(const nas_channel *channel, const uint32_t *x, int8_t *y,
 void NAS(depthwise_planes)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch,
                            uint32_t bits, nas_plane *plane);
 
-/* Words of a channel that a kernel row needs, two taps in each, whether it starts on an even or an odd
- * column. */
+/* Words of a channel that a kernel row needs, two taps in each, whether it starts on an even or an
+ * odd column. */
 static inline uint32_t nas_tap_words(const nas_conv *conv) {
     return conv->kernel_width / 2u + 1;
 }

@@ -1,7 +1,7 @@
 /* void NAS(depthwise_blocks)(nas_reader *reader, uint32_t *blocks, uint32_t count)
  *
- * Reads the next `count` channels and writes their blocks; both are described in depthwise_planes.c.
- * About 30 cycles a channel and 10 a tap.
+ * Reads the next `count` channels and writes their blocks; both are described in
+ * depthwise_planes.c. About 30 cycles a channel and 10 a tap.
  */
 #include "names.h"
 

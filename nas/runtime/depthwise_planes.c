@@ -1,22 +1,23 @@
 #include "depthwise.h"
+#include "words.h"
 
 #if defined(__ARM_FEATURE_DSP)
 
 /* Four channels at a time are split into 16-bit lanes. A row in scratch is a sequence of pairs of
- * columns, padding included; a pair is four words, one a channel, the left column in the lower half.
- * Several output rows are computed from what is split, so that the constants of a channel are read
- * seldom; the input rows that the next ones share are moved, not split again. What is read from x is no
- * longer needed when y is written, so y may be x where the map does not grow.
+ * columns, padding included; a pair is four words, one a channel, the left column in the lower
+ * half. Several output rows are computed from what is split, so that the constants of a channel are
+ * read seldom; the input rows that the next ones share are moved, not split again. What is read
+ * from x is no longer needed when y is written, so y may be x where the map does not grow.
  *
- * Before the rows stand four blocks, one a channel: nas_channel, then two words for each two taps of a
- * kernel row: taps (2i, 2i + 1), for outputs that start on an even column, and (2i - 1, 2i), for the
- * others; beyond the row's ends stand zeros. Taps are doubled. A shift to
- * the left, by the low byte, is marked by the sign. */
+ * Before the rows stand four blocks, one a channel: nas_channel, then two words for each two taps
+ * of a kernel row: taps (2i, 2i + 1), for outputs that start on an even column, and (2i - 1, 2i),
+ * for the others; beyond the row's ends stand zeros. Taps are doubled. A shift to the left, by the
+ * low byte, is marked by the sign. */
 
 #define STRIP_BYTES 4096u /* of split rows, unless three output rows need more */
 
-/* How a row of x becomes one of scratch: a column right of padding, groups of four columns, two columns,
- * a column left of padding. Pairs of padding alone are written once a call. */
+/* How a row of x becomes one of scratch: a column right of padding, groups of four columns, two
+ * columns, a column left of padding. Pairs of padding alone are written once a call. */
 typedef struct {
     uint32_t channels;
     uint32_t x_rest, to_rest; /* bytes from the end of what is split to the next row */
@@ -63,8 +64,9 @@ static inline uint32_t pair_of(int32_t left, int32_t right) {
 }
 
 /* `words` words of padding, a multiple of four. */
-static void fill(const nas_conv *conv, uint32_t *to, uint32_t words) {
+static NAS_ONCE void fill(const nas_conv *conv, uint32_t *to, uint32_t words) {
     uint32_t zero = pair_of(conv->in_zero, conv->in_zero);
+    NAS_ROLLED
     for (; words > 0; words -= 4, to += 4) {
         to[0] = zero;
         to[1] = zero;
@@ -74,7 +76,8 @@ static void fill(const nas_conv *conv, uint32_t *to, uint32_t words) {
 }
 
 /* `words` words to lower addresses, a multiple of four. */
-static void move(uint32_t *to, const uint32_t *from, uint32_t words) {
+static NAS_ONCE void move(uint32_t *to, const uint32_t *from, uint32_t words) {
+    NAS_ROLLED
     for (; words > 0; words -= 4, to += 4, from += 4) {
         uint32_t a = from[0], b = from[1], c = from[2], d = from[3];
         to[0] = a;
@@ -85,15 +88,18 @@ static void move(uint32_t *to, const uint32_t *from, uint32_t words) {
 }
 
 /* depthwise_split for fewer than four channels. */
-static void split_few(const nas_work *work, const int8_t *x, uint32_t *to, uint32_t rows) {
+static NAS_ONCE void split_few(const nas_work *work, const int8_t *x, uint32_t *to, uint32_t rows) {
     const nas_conv *conv = work->conv;
     int32_t channels = conv->in_channels, width = conv->in_width, start = -(conv->pad_left & 1);
+    NAS_ROLLED
     for (; rows > 0; rows--, x += width * channels, to += work->row_words) {
         uint32_t *pair = to;
+        NAS_ROLLED
         for (int32_t column = start; column < width; column += 2, pair += 4) {
             if (pair == to + work->row_words - work->before) {
                 break;
             }
+            NAS_ROLLED
             for (int32_t channel = 0; channel < channels; channel++) {
                 const int8_t *at = x + column * channels + channel;
                 int8_t left = column >= 0 ? at[0] : conv->in_zero;
@@ -105,7 +111,8 @@ static void split_few(const nas_work *work, const int8_t *x, uint32_t *to, uint3
 }
 
 /* Splits `rows` rows of the map. */
-static inline void split_inside(const nas_work *work, const int8_t *x, uint32_t *to, uint32_t rows) {
+static inline void split_inside(const nas_work *work, const int8_t *x, uint32_t *to,
+                                uint32_t rows) {
     if (work->split.channels >= 4) {
         NAS(depthwise_split)(&work->split, x, to + work->before, rows);
     } else {
@@ -114,9 +121,11 @@ static inline void split_inside(const nas_work *work, const int8_t *x, uint32_t 
 }
 
 /* Splits the input rows from `row` to `end`; those outside the map are padding. */
-static void split_rows(const nas_work *work, const int8_t *x, uint32_t *to, int32_t row, int32_t end) {
+static NAS_ONCE void split_rows(const nas_work *work, const int8_t *x, uint32_t *to, int32_t row,
+                                int32_t end) {
     const nas_conv *conv = work->conv;
     int32_t last = end < conv->in_height ? end : conv->in_height;
+    NAS_ROLLED
     for (; row < end && row < 0; row++, to += work->row_words) {
         fill(conv, to, work->row_words);
     }
@@ -126,6 +135,7 @@ static void split_rows(const nas_work *work, const int8_t *x, uint32_t *to, int3
         to += (uint32_t)(last - row) * work->row_words;
         row = last;
     }
+    NAS_ROLLED
     for (; row < end; row++, to += work->row_words) {
         fill(conv, to, work->row_words);
     }
@@ -140,7 +150,7 @@ static uint32_t strip_rows(const nas_conv *conv, uint32_t row_bytes) {
     return min(conv->out_height, rows < 3 ? 3 : (rows - 1) | 1);
 }
 
-/* Moves on by one strip: the input rows that the next one shares come first. Returns their number. */
+/* Moves the input rows that the next strip shares to the front. Returns their number. */
 static int32_t keep_shared(const nas_work *work, int32_t split) {
     int32_t shared = work->conv->kernel_height - work->conv->stride_height;
     if (shared <= 0) {
@@ -152,16 +162,18 @@ static int32_t keep_shared(const nas_work *work, int32_t split) {
 }
 
 /* Outputs of `count` channels, strip by strip. */
-static void convolve_strips(const nas_work *work, const int8_t *x, int8_t *y, uint32_t skip,
-                            uint32_t count) {
+static NAS_ONCE void convolve_strips(const nas_work *work, const int8_t *x, int8_t *y,
+                                     uint32_t skip, uint32_t count) {
     const nas_conv *conv = work->conv;
     int32_t row = -conv->pad_top, held = 0;
     uint32_t strip;
+    NAS_ROLLED
     for (uint32_t left = conv->out_height; left > 0; left -= strip) {
         strip = left <= work->most_rows ? left : work->most_rows - 1;
         int32_t needed = ((int32_t)strip - 1) * conv->stride_height + conv->kernel_height;
         uint32_t *to = work->rows + (uint32_t)held * work->row_words;
         split_rows(work, x, to, row + held, row + needed);
+        NAS_ROLLED
         for (uint32_t i = 0; i < count; i++) {
             const uint32_t *block = work->blocks + i * work->block_words;
             const uint32_t *from = work->rows + skip + i;
@@ -181,13 +193,14 @@ static void convolve_map(const nas_work *work, const int8_t *x, int8_t *y, uint3
     const nas_conv *conv = work->conv;
     const uint32_t *block = work->blocks, *from = work->rows + skip;
     split_inside(work, x, work->first, work->inside);
+    NAS_ROLLED
     for (; count > 0; count--, block += work->block_words) {
         work->plane((const nas_channel *)block, from++, y++, conv->out_height, conv);
     }
 }
 
 /* Fills `work` in, and writes the columns of padding. */
-static void prepare(nas_work *work, const nas_conv *conv, uint32_t *scratch) {
+static NAS_ONCE void prepare(nas_work *work, const nas_conv *conv, uint32_t *scratch) {
     uint32_t last = (conv->out_width - 1u) * conv->stride_width + conv->kernel_width;
     uint32_t pairs = nas_row_pairs(conv), needed = (last + 1) / 2;
     uint32_t before = conv->pad_left / 2u, left = conv->pad_left & 1u;
@@ -212,10 +225,11 @@ static void prepare(nas_work *work, const nas_conv *conv, uint32_t *scratch) {
     uint32_t rows = (work->most_rows - 1) * conv->stride_height + conv->kernel_height;
     work->first = work->rows + conv->pad_top * work->row_words;
     work->inside = min(conv->in_height, rows - conv->pad_top);
+    NAS_ROLLED
     for (uint32_t i = 0; i < rows; i++, row += work->row_words) {
         if (i < conv->pad_top || i >= conv->pad_top + work->inside) {
             fill(conv, row, work->row_words);
-        } else {
+        } else if (before + rest > 0) {
             fill(conv, row, 4 * before);
             fill(conv, row + 4 * (before + inside), 4 * rest);
         }
@@ -225,12 +239,19 @@ static void prepare(nas_work *work, const nas_conv *conv, uint32_t *scratch) {
 void NAS(depthwise_planes)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch,
                            uint32_t bits, nas_plane *plane) {
     uint32_t channels = conv->in_channels;
-    const int32_t *shifts = conv->table + 2 * channels;
-    nas_reader reader = {conv->weights, 0, 0, bits, conv->kernel_height, conv->kernel_width, conv->table,
-                         (const int8_t *)shifts, conv->out_zero, 2 * conv->out_zero + 1};
+    nas_reader reader = {0};
+    reader.next = conv->weights;
+    reader.bits = bits;
+    reader.height = conv->kernel_height;
+    reader.width = conv->kernel_width;
+    reader.table = conv->table;
+    reader.shifts = (const int8_t *)(conv->table + 2 * channels);
+    reader.zero = conv->out_zero;
+    reader.odd_zero = 2 * conv->out_zero + 1;
     nas_work work;
     prepare(&work, conv, scratch);
     work.plane = plane;
+    NAS_ROLLED
     for (uint32_t channel = 0; channel < channels; channel += 4) {
         uint32_t count = min(4, channels - channel);
         /* The last group reads whole words too: it begins further left, and skips what is done. */
@@ -300,8 +321,8 @@ static int32_t window_sum(const nas_conv *conv, int32_t bias, const int8_t *x, c
     for (int32_t i = top; i < top + conv->kernel_height; i++) {
         for (int32_t j = left; j < left + conv->kernel_width; j++) {
             int inside = i >= 0 && i < conv->in_height && j >= 0 && j < conv->in_width;
-            int32_t value = inside ? x[(i * conv->in_width + j) * conv->in_channels] : conv->in_zero;
-            sum += 2 * value * *taps++;
+            int32_t at = (i * conv->in_width + j) * conv->in_channels;
+            sum += 2 * (inside ? x[at] : conv->in_zero) * *taps++;
         }
     }
     return sum;

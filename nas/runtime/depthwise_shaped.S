@@ -1,11 +1,12 @@
 /* A nas_plane for one shape: kernels of KERNEL_HEIGHT x KERNEL_WIDTH at strides STRIDE_HEIGHT and
- * STRIDE_WIDTH (1 or 2) to rows of WIDTH outputs of CHANNELS channels. An instance is a file that defines
- * those and PLANE (its name, by NAS), and includes this; nas/deploy/pack_depthwise.py knows which
- * shapes keep all strides immediate.
+ * STRIDE_WIDTH (1 or 2) to rows of WIDTH outputs of CHANNELS channels. An instance is a file that
+ * defines those and PLANE (its name, by NAS), and includes this; nas/deploy/pack_depthwise.py knows
+ * which shapes keep all strides immediate.
  *
- * A tile is four outputs of a row. At stride 1 a word of two columns serves the output that starts on
- * its first column and the one that starts on its second, each with its own pairs of taps; at stride 2
- * all outputs start on a first column. What a last tile has too much is computed, but not stored.
+ * A tile is four outputs of a row. At stride 1 a word of two columns serves the output that starts
+ * on its first column and the one that starts on its second, each with its own pairs of taps; at
+ * stride 2 all outputs start on a first column. What a last tile has too much is computed, but not
+ * stored.
  */
 #include "names.h"
 
@@ -15,8 +16,9 @@
     .thumb
 
 #define TILES ((WIDTH + 3) / 4)
-#define WORDS (KERNEL_WIDTH / 2 + 1)                              /* pairs of taps in a kernel row */
-#define PITCH (16 * ((4 * TILES - 1) * STRIDE_WIDTH / 2 + WORDS)) /* bytes of a row in scratch */
+/* Pairs of taps in a kernel row, bytes of a row in scratch. */
+#define WORDS (KERNEL_WIDTH / 2 + 1)
+#define PITCH (16 * ((4 * TILES - 1) * STRIDE_WIDTH / 2 + WORDS))
 #define TILE_BYTES (32 * STRIDE_WIDTH)
 #define TAPS 16 /* the first tap's place in a channel's block */
 
@@ -40,7 +42,7 @@
 #define shift r7
 #endif
 
-/* The last tile of the row and the rows left: in registers, of the FPU if need be, or on the stack. */
+/* The last tile of the row and the rows left: in registers, in the FPU's, or on the stack. */
 #if STRIDE_WIDTH == 2
 #define LAST r9
 #define ROWS r10
@@ -80,7 +82,7 @@
     add.w \register, \register, r4
 .endm
 
-/* One pair of columns and one pair of taps to each sum; the very first multiplication adds the bias. */
+/* A pair of columns and a pair of taps to each sum; the very first one adds the bias. */
 .macro multiply first, w0, t0, w1, t1, w2, t2, w3, t3
     .if \first
     smlad sum0, \w0, \t0, sum3
@@ -219,6 +221,7 @@ PLANE:
     add.w x, x, #TILE_BYTES
     addw y, y, #4 * CHANNELS
     b.w .Ltile
+    .p2align 2
 .Lrow_done:
     fetch r5, ROWS
     subs.w r5, r5, #1

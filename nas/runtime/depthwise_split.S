@@ -1,7 +1,7 @@
 /* void NAS(depthwise_split)(const nas_split *split, const int8_t *x, uint32_t *to, uint32_t rows)
  *
- * Splits rows of four neighbouring channels into pairs of columns in 16-bit lanes: four words a pair,
- * one a channel. 31 cycles for 16 values. nas_split is in depthwise_planes.c.
+ * Splits rows of four neighbouring channels into pairs of columns in 16-bit lanes: four words a
+ * pair, one a channel. 31 cycles for 16 values. nas_split is in depthwise_planes.c.
  */
 #include "names.h"
 
@@ -58,6 +58,7 @@ NAS(depthwise_split):
     mov.w to, r2
     ldr.w step, [split, #STEP]
     ldr.w parts, [split, #PARTS]
+    sub.w r3, r3, #1
     orr.w parts, parts, r3, lsl #PARTS_BITS /* the rows left are counted down there */
     lsl.w step2, step, #1
     add.w step3, step2, step
@@ -103,9 +104,8 @@ NAS(depthwise_split):
     tst.w parts, #HAS_REST
     bne.w .Lrest
 .Lend:
-    sub.w parts, parts, #1 << PARTS_BITS
-    lsrs.w r6, parts, #PARTS_BITS
-    bne.w .Lrow
+    subs.w parts, parts, #1 << PARTS_BITS
+    bpl.w .Lrow
     pop.w {r4-r11, pc}
 .Lrest:
     ldr.w r6, [split, #X_REST]
