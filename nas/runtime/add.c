@@ -16,18 +16,22 @@ static int8_t sum_of(const nas_add *add, int8_t left, int8_t right) {
 #define HALF (1 << 30) /* the multiplier of a factor of one half, with a shift of 0 */
 
 /* The input of the larger scale has a factor of exactly one half, since the common scale is twice
- * that: it only has to be shifted. The other's constants are these. */
+ * that: it only has to be shifted. The other is rescaled. Both are doubled. */
 typedef struct {
     int32_t small_offset, small_multiplier, small_half, small_shift;
     int32_t large_offset, out_multiplier, out_offset, out_shift;
-} constants;
+    uint32_t low; /* four bytes */
+} nas_add_words;
+
+void NAS(add_words)(const nas_add_words *constants, const int8_t *small, const int8_t *large,
+                    int8_t *y, uint32_t words);
 
 static inline int is_half(nas_factor factor) {
     return factor.multiplier == HALF && factor.shift == 0;
 }
 
 /* Fills `k`; 0 where the fast path does not apply. */
-static int prepare(const nas_add *add, constants *k, int swapped) {
+static int prepare(const nas_add *add, nas_add_words *k, int swapped) {
     nas_factor small = swapped ? add->right : add->left;
     int32_t small_zero = swapped ? add->right_zero : add->left_zero;
     int32_t large_zero = swapped ? add->left_zero : add->right_zero;
@@ -48,46 +52,31 @@ static int prepare(const nas_add *add, constants *k, int swapped) {
     k->out_multiplier = add->out.multiplier;
     k->out_shift = -add->out.shift;
     k->out_offset = (2 * add->out_zero + 1) * (1 << (k->out_shift - 1));
+    k->low = (uint8_t)add->low * 0x01010101u;
     return 1;
 }
 
-/* One element; all but the zero points is in steps of half a unit. */
-static inline uint32_t fast_sum(const constants *k, int32_t small, int32_t large) {
-    int32_t doubled = small * (1 << (HEAD_ROOM + 1)) + k->small_offset;
-    int32_t addend = k->small_half + (doubled >> 31);
-    int32_t scaled = nas_multiply_add(doubled, k->small_multiplier, addend) >> k->small_shift;
-    int32_t sum = large * (1 << HEAD_ROOM) + k->large_offset + scaled * 2;
-    addend = k->out_offset + (sum >> 31);
-    return (uint32_t)nas_saturate(nas_multiply_add(sum, k->out_multiplier, addend) >> k->out_shift);
-}
-
 /* Whole words; returns how many elements that were. */
-static uint32_t add_words(const nas_add *add, const int8_t *left, const int8_t *right, int8_t *y,
-                          uint32_t size) {
-    constants k;
+static uint32_t add_most(const nas_add *add, const int8_t *left, const int8_t *right, int8_t *y,
+                         uint32_t size) {
+    nas_add_words constants;
     int swapped = is_half(add->left);
-    if (!(swapped || is_half(add->right)) || !prepare(add, &k, swapped)) {
+    if (size < 4 || !(swapped || is_half(add->right)) || !prepare(add, &constants, swapped)) {
         return 0;
     }
     const int8_t *small = swapped ? right : left, *large = swapped ? left : right;
-    uint32_t low = (uint8_t)add->low * 0x01010101u, done;
-    for (done = 0; done + 4 <= size; done += 4) {
-        uint32_t a = nas_load(small + done), b = nas_load(large + done);
-        uint32_t word = fast_sum(&k, (int8_t)a, (int8_t)b);
-        NAS_INSERT(word, fast_sum(&k, (int8_t)(a >> 8), (int8_t)(b >> 8)), 1);
-        NAS_INSERT(word, fast_sum(&k, (int8_t)(a >> 16), (int8_t)(b >> 16)), 2);
-        NAS_INSERT(word, fast_sum(&k, (int8_t)(a >> 24), (int8_t)(b >> 24)), 3);
-        nas_store(y + done, nas_max4(word, low));
-    }
-    return done;
+    NAS(add_words)(&constants, small, large, y, size / 4);
+    return size / 4 * 4;
 }
 #endif
 
-void NAS(add)(const nas_add *add, const int8_t *left, const int8_t *right, int8_t *y, uint32_t size) {
+void NAS(add)(const nas_add *add, const int8_t *left, const int8_t *right, int8_t *y,
+              uint32_t size) {
     uint32_t i = 0;
 #if defined(__ARM_FEATURE_DSP)
-    i = add_words(add, left, right, y, size);
+    i = add_most(add, left, right, y, size);
 #endif
+    NAS_ROLLED
     for (; i < size; i++) {
         y[i] = sum_of(add, left[i], right[i]);
     }

@@ -1,41 +1,21 @@
-/* What the depthwise kernels share: how weights and constants are read, how rows lie in scratch. */
+/* What the depthwise kernels share: how the packed form is read, how rows lie in scratch. */
 #ifndef NAS_DEPTHWISE_H
 #define NAS_DEPTHWISE_H
 
 #include "kernels.h"
 
-/* Reads packed weights one after the other, the first one in the lowest bits of the first word. */
-typedef struct {
-    const uint32_t *next;
-    uint32_t word, left, bits;
-} nas_taps;
-
-static inline nas_taps nas_taps_of(const nas_conv *conv, uint32_t bits) {
-    nas_taps taps = {conv->weights, 0, 0, bits};
-    return taps;
-}
-
-static inline int32_t nas_next_tap(nas_taps *taps) {
-    if (taps->left == 0) {
-        taps->word = *taps->next++;
-        taps->left = 32;
-    }
-    int32_t value = (int32_t)(taps->word << (32 - taps->bits)) >> (32 - taps->bits);
-    taps->word >>= taps->bits;
-    taps->left -= taps->bits;
-    return value;
-}
-
-/* The constants of a channel. The table holds twice the bias and the multiplier of each channel, then
- * a byte of each: its shift to the right. `offset` is what is added before that shift, or, where the
- * shift is to the left, after it. Kernels work on twice an accumulator. */
+/* The constants of a channel. `bias` is doubled: kernels work on twice an accumulator. `shift` is
+ * to the right; `offset` is what is added before it, or, where the shift is to the left, after it.
+ *
+ * The table holds the bias and the multiplier of each channel, then a byte of each, its shift. The
+ * weights are those of one channel after the other, the first one in the lowest bits. */
 typedef struct {
     int32_t bias, multiplier, offset, shift;
 } nas_channel;
 
 /* Computes `rows` rows of one channel's outputs. `channel` is followed by the taps, see
- * depthwise_planes.c; `x` is the channel's word of the first pair of the uppermost input row, `y` the
- * first output. Each shape has its own function; the portable path needs none. */
+ * depthwise_planes.c; `x` is the channel's word of the first pair of the uppermost input row, `y`
+ * the first output. Each shape has its own function; the portable path needs none. */
 typedef void nas_plane(const nas_channel *channel, const uint32_t *x, int8_t *y, uint32_t rows,
                        const nas_conv *conv);
 
@@ -49,8 +29,8 @@ typedef void nas_plane(const nas_channel *channel, const uint32_t *x, int8_t *y,
 void NAS(depthwise_planes)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch,
                            uint32_t bits, nas_plane *plane);
 
-/* Words of a channel that a kernel row needs, two taps in each, whether it starts on an even or an odd
- * column. */
+/* Words of a channel that a kernel row needs, two taps in each, whether it starts on an even or an
+ * odd column. */
 static inline uint32_t nas_tap_words(const nas_conv *conv) {
     return conv->kernel_width / 2u + 1;
 }
@@ -59,31 +39,6 @@ static inline uint32_t nas_tap_words(const nas_conv *conv) {
 static inline uint32_t nas_row_pairs(const nas_conv *conv) {
     uint32_t last = ((conv->out_width + 3u) & ~3u) - 1;
     return last * conv->stride_width / 2 + nas_tap_words(conv);
-}
-
-static inline nas_channel nas_channel_of(const nas_conv *conv, uint32_t channel) {
-    const int32_t *entry = conv->table + 2 * channel;
-    const int8_t *shifts = (const int8_t *)(conv->table + 2 * (uint32_t)conv->out_channels);
-    int32_t shift = shifts[channel], zero = conv->out_zero;
-    nas_channel result = {entry[0], entry[1], zero, shift};
-    if (shift > 0) {
-        result.offset = (2 * zero + 1) * (1 << (shift - 1));
-    }
-    return result;
-}
-
-/* Twice an accumulator to an output. */
-static inline int8_t nas_output(int32_t doubled, const nas_channel *channel) {
-    int64_t round = (int64_t)1 << 31;
-    int32_t value;
-    if (channel->shift > 0) {
-        value = (int32_t)(((int64_t)doubled * channel->multiplier + round) >> 32);
-        value = (value + (doubled >> 31) + channel->offset) >> channel->shift;
-    } else {
-        int64_t raised = (int64_t)doubled * (1 << -channel->shift);
-        value = (int32_t)((raised * channel->multiplier + round) >> 32) + channel->offset;
-    }
-    return (int8_t)(value < -128 ? -128 : value > 127 ? 127 : value);
 }
 
 #endif

@@ -1,11 +1,11 @@
-/* A nas_plane for kernels of 3x3 at stride 1 with padding `same` on maps of at least 2x2. An instance
- * is a file that defines PLANE (its name, by NAS), WIDTH (of the map) and CHANNELS, and includes this;
- * (WIDTH + 3) * CHANNELS <= 4095 and WIDTH <= 164 keep all strides immediate.
+/* A nas_plane for kernels of 3x3 at stride 1 with padding `same` on maps of at least 2x2. An
+ * instance is a file that defines PLANE (its name, by NAS), WIDTH (of the map) and CHANNELS, and
+ * includes this; (WIDTH + 3) * CHANNELS <= 4095 and WIDTH <= 164 keep all strides immediate.
  *
- * A tile is two columns of two rows: the four input rows below it give eight words of two columns, and
- * each word serves two outputs, two multiplications an instruction. The loop has two tiles; an odd
- * number of tiles enters in its middle. Of an odd width's last tile the right column is not stored; of
- * an odd height's last pair of rows the upper one is computed once more.
+ * A tile is two columns of two rows: the four input rows below it give eight words of two columns,
+ * and each word serves two outputs, two multiplications an instruction. The loop has two tiles; an
+ * odd number of tiles enters in its middle. Of an odd width's last tile the right column is not
+ * stored; of an odd height's last pair of rows the upper one is computed once more.
  */
 #include "names.h"
 
@@ -34,6 +34,10 @@
 .macro fetch register, slot
     vmov \register, s\slot
 .endm
+/* The first four slots, from the block at r0. */
+.macro keep_constants
+    vldmia r0, {s0-s3}
+.endm
 #define FRAME 0
 #else
 .macro keep register, slot
@@ -41,6 +45,10 @@
 .endm
 .macro fetch register, slot
     ldr.w \register, [sp, #4 * \slot]
+.endm
+.macro keep_constants
+    ldmia.w r0, {r4-r7}
+    stmia.w sp, {r4-r7}
 .endm
 #define FRAME 32
 #endif
@@ -53,8 +61,8 @@
     smlad \right, r9, \odd, \right
 .endm
 
-/* Sums to r6 and r7 (left column) and r11 and r10 (right column), shifted but not saturated. Taps of a
- * kernel row are in two registers: (0, 1) and (1, 2). */
+/* Sums to r6 and r7 (left column) and r11 and r10 (right column), shifted but not saturated. Taps
+ * of a kernel row are in two registers: (0, 1) and (1, 2). */
 .macro sum_tile tile
     fetch r10, BIAS
     ldr.w r6, [r12, #16 * \tile]
@@ -131,17 +139,13 @@ PLANE:
     sub.w sp, sp, #FRAME
 #endif
     mov.w lr, r2
-    ldr.w r4, [r0]
-    ldr.w r5, [r0, #4]
-    ldr.w r6, [r0, #8]
-    ldr.w r7, [r0, #12]
-    keep r4, BIAS
-    keep r5, MULTIPLIER
-    keep r6, OFFSET
-    keep r7, SHIFT
+    keep_constants
     keep r3, ROWS
-    add.w r6, r1, #16 * TILES
-    sub.w r6, r6, #32
+#if TILES == 1
+    subw r6, r1, #16
+#else
+    addw r6, r1, #16 * (TILES - 2)
+#endif
     keep r6, LAST
     mov.w r12, r1
     ldr.w r1, [r0, #28]

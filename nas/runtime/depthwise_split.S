@@ -1,7 +1,7 @@
 /* void NAS(depthwise_split)(const nas_split *split, const int8_t *x, uint32_t *to, uint32_t rows)
  *
- * Splits rows of four neighbouring channels into pairs of columns in 16-bit lanes: four words a pair,
- * one a channel. 31 cycles for 16 values. nas_split is in depthwise_planes.c.
+ * Splits rows of four neighbouring channels into pairs of columns in 16-bit lanes: four words a
+ * pair, one a channel. 31 cycles for 16 values. nas_split is in depthwise_planes.c.
  */
 #include "names.h"
 
@@ -14,17 +14,15 @@
 #define X_REST 4
 #define TO_REST 8
 #define ZEROS 12
-#define ZERO 16
-#define FOURS 20
-#define BEFORE 24
-#define AFTER 28
-#define PARTS 32
+#define FOURS 16
+#define PARTS 20
 
-#define HAS_BEFORE 1
-#define HAS_LEFT 2
-#define HAS_TWO 4
-#define HAS_RIGHT 8
-#define HAS_AFTER 16
+/* Bits of PARTS: LEFT, TWO, RIGHT, REST. A shift moves neighbours to the flags N and C, which hold
+ * until the next shift. */
+#define LEFT_TO_N 31
+#define TWO_TO_N 30 /* RIGHT is then in C */
+#define HAS_REST 8
+#define PARTS_BITS 4
 
 #define x r0
 #define to r1
@@ -48,41 +46,26 @@
     str.w r11, [to, #\offset + 12]
 .endm
 
-/* The number of pairs at \field of padding, at least one. */
-.macro fill field
-    ldr.w r6, [split, #\field]
-    ldr.w r7, [split, #ZERO]
-1:
-    str.w r7, [to]
-    str.w r7, [to, #4]
-    str.w r7, [to, #8]
-    str.w r7, [to, #12]
-    add.w to, to, #16
-    subs.w r6, r6, #1
-    bne.w 1b
-.endm
-
     .section .text.NAS(depthwise_split), "ax", %progbits
     .p2align 2
     .globl NAS(depthwise_split)
     .type NAS(depthwise_split), %function
     .thumb_func
 NAS(depthwise_split):
-    push.w {r3-r11, lr} /* r3, the rows left, is counted down on the stack */
+    push.w {r4-r11, lr}
     mov.w split, r0
     mov.w x, r1
     mov.w to, r2
     ldr.w step, [split, #STEP]
     ldr.w parts, [split, #PARTS]
+    sub.w r3, r3, #1
+    orr.w parts, parts, r3, lsl #PARTS_BITS /* the rows left are counted down there */
     lsl.w step2, step, #1
     add.w step3, step2, step
 .Lrow:
-    tst.w parts, #HAS_BEFORE
-    bne.w .Lbefore
-.Lcolumns:
     ldr.w r3, [split, #FOURS]
-    tst.w parts, #HAS_LEFT
-    beq.w .Lfours
+    lsls.w r6, parts, #LEFT_TO_N
+    bpl.w .Lfours
     ldr.w r6, [split, #ZEROS]
     ldr.w r7, [x]
     add.w x, x, step
@@ -103,39 +86,32 @@ NAS(depthwise_split):
     subs.w r3, r3, #1
     bge.w .Lfour
 .Ltwo:
-    tst.w parts, #HAS_TWO
-    beq.w .Lright
+    lsls.w r6, parts, #TWO_TO_N
+    bpl.w .Lright
     ldr.w r6, [x]
     ldr.w r7, [x, step]
     add.w x, x, step2
     split_pair r6, r7, 0
     add.w to, to, #16
 .Lright:
-    tst.w parts, #HAS_RIGHT
-    beq.w .Lafter
+    bcc.w .Lafter
     ldr.w r6, [x]
     ldr.w r7, [split, #ZEROS]
     add.w x, x, step
     split_pair r6, r7, 0
     add.w to, to, #16
 .Lafter:
-    tst.w parts, #HAS_AFTER
-    bne.w .Lafter_pairs
+    tst.w parts, #HAS_REST
+    bne.w .Lrest
 .Lend:
+    subs.w parts, parts, #1 << PARTS_BITS
+    bpl.w .Lrow
+    pop.w {r4-r11, pc}
+.Lrest:
     ldr.w r6, [split, #X_REST]
     ldr.w r7, [split, #TO_REST]
-    ldr.w r8, [sp]
     add.w x, x, r6
     add.w to, to, r7
-    subs.w r8, r8, #1
-    str.w r8, [sp]
-    bne.w .Lrow
-    pop.w {r3-r11, pc}
-.Lbefore:
-    fill BEFORE
-    b.w .Lcolumns
-.Lafter_pairs:
-    fill AFTER
     b.w .Lend
     .size NAS(depthwise_split), . - NAS(depthwise_split)
 

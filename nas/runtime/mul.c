@@ -9,14 +9,15 @@ static int8_t product_of(const nas_mul *mul, int8_t left, int8_t right) {
 }
 
 #if defined(__ARM_FEATURE_DSP)
-static inline uint32_t requantise(int32_t doubled, int32_t multiplier, int32_t offset, int32_t shift) {
+static inline uint32_t requantise(int32_t doubled, int32_t multiplier, int32_t offset,
+                                  int32_t shift) {
     int32_t scaled = nas_multiply_add(doubled, multiplier, offset + (doubled >> 31));
     return (uint32_t)nas_saturate(scaled >> shift);
 }
 
 /* Whole words; returns how many elements that were. Zero points are taken off in 16-bit lanes. */
-static uint32_t multiply_words(const nas_mul *mul, const int8_t *left, const int8_t *right, int8_t *y,
-                               uint32_t size) {
+static uint32_t multiply_words(const nas_mul *mul, const int8_t *left, const int8_t *right,
+                               int8_t *y, uint32_t size) {
     int32_t shift = -mul->out.shift, multiplier = mul->out.multiplier;
     if (shift < 1 || shift > 23) {
         return 0;
@@ -24,6 +25,7 @@ static uint32_t multiply_words(const nas_mul *mul, const int8_t *left, const int
     int32_t offset = (2 * mul->out_zero + 1) * (1 << (shift - 1));
     uint32_t left_zero = (uint32_t)(uint16_t)-mul->left_zero * 0x10001u;
     uint32_t right_zero = (uint32_t)(uint16_t)-mul->right_zero * 0x10001u, done;
+    NAS_ROLLED
     for (done = 0; done + 4 <= size; done += 4) {
         uint32_t a = nas_load(left + done), b = nas_load(right + done);
         uint32_t x = nas_add_even(left_zero, a), z = nas_add_even(right_zero, b);
@@ -39,11 +41,13 @@ static uint32_t multiply_words(const nas_mul *mul, const int8_t *left, const int
 }
 #endif
 
-void NAS(mul)(const nas_mul *mul, const int8_t *left, const int8_t *right, int8_t *y, uint32_t size) {
+void NAS(mul)(const nas_mul *mul, const int8_t *left, const int8_t *right, int8_t *y,
+              uint32_t size) {
     uint32_t i = 0;
 #if defined(__ARM_FEATURE_DSP)
     i = multiply_words(mul, left, right, y, size);
 #endif
+    NAS_ROLLED
     for (; i < size; i++) {
         y[i] = product_of(mul, left[i], right[i]);
     }

@@ -26,8 +26,8 @@ static inline int32_t nas_rescale(int32_t value, nas_factor factor) {
     return nas_shift_right(nas_scale(value, factor.multiplier), -factor.shift);
 }
 
-/* `value` by any factor, plus `zero`, clipped to int8. What a factor of one or more would take beyond
- * int8 is cut before it leaves int32. */
+/* `value` by any factor, plus `zero`, clipped to int8. What a factor of one or more would take
+ * beyond int8 is cut before it leaves int32. */
 static inline int8_t nas_requantise(int32_t value, nas_factor factor, int32_t zero) {
     if (factor.shift <= 0) {
         return nas_clip(nas_rescale(value, factor) + zero);

@@ -7,6 +7,16 @@
 /* Keeps compilers from making a copying loop a call of memcpy, which firmware may not have. */
 #define NAS_NO_CALL() __asm__ volatile("" ::: "memory")
 
+/* Before a loop that need not be fast: clang would unroll it, to several times its size. */
+#if defined(__clang__)
+#define NAS_ROLLED _Pragma("clang loop unroll(disable)")
+#else
+#define NAS_ROLLED
+#endif
+
+/* Keeps a function from being copied to each of its calls. */
+#define NAS_ONCE __attribute__((noinline))
+
 #if defined(__ARM_FEATURE_DSP)
 
 /* A word from any address: the core reads unaligned words, but not unaligned pairs of them. */

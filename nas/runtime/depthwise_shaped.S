@@ -1,0 +1,252 @@
+/* A nas_plane for one shape: kernels of KERNEL_HEIGHT x KERNEL_WIDTH at strides STRIDE_HEIGHT and
+ * STRIDE_WIDTH (1 or 2) to rows of WIDTH outputs of CHANNELS channels. An instance is a file that
+ * defines those and PLANE (its name, by NAS), and includes this; nas/deploy/pack_depthwise.py knows
+ * which shapes keep all strides immediate.
+ *
+ * A tile is four outputs of a row. At stride 1 a word of two columns serves the output that starts
+ * on its first column and the one that starts on its second, each with its own pairs of taps; at
+ * stride 2 all outputs start on a first column. What a last tile has too much is computed, but not
+ * stored.
+ */
+#include "names.h"
+
+#if defined(__ARM_FEATURE_DSP)
+
+    .syntax unified
+    .thumb
+
+#define TILES ((WIDTH + 3) / 4)
+/* Pairs of taps in a kernel row, bytes of a row in scratch. */
+#define WORDS (KERNEL_WIDTH / 2 + 1)
+#define PITCH (16 * ((4 * TILES - 1) * STRIDE_WIDTH / 2 + WORDS))
+#define TILE_BYTES (32 * STRIDE_WIDTH)
+#define TAPS 16 /* the first tap's place in a channel's block */
+
+#define block r12
+#define x r11
+#define y lr
+#define sum0 r0
+#define sum1 r1
+#define sum2 r2
+#define sum3 r3
+
+#if STRIDE_WIDTH == 1
+#define STEPS WORDS
+#define multiplier r8
+#define offset r9
+#define shift r10
+#else
+#define STEPS ((KERNEL_WIDTH + 1) / 2)
+#define multiplier r5
+#define offset r6
+#define shift r7
+#endif
+
+/* The last tile of the row and the rows left: in registers, in the FPU's, or on the stack. */
+#if STRIDE_WIDTH == 2
+#define LAST r9
+#define ROWS r10
+.macro keep register, slot
+    mov.w \slot, \register
+.endm
+.macro fetch register, slot
+    mov.w \register, \slot
+.endm
+#define FRAME 0
+#elif defined(__ARM_FP)
+#define LAST s0
+#define ROWS s1
+.macro keep register, slot
+    vmov \slot, \register
+.endm
+.macro fetch register, slot
+    vmov \register, \slot
+.endm
+#define FRAME 0
+#else
+#define LAST 0
+#define ROWS 4
+.macro keep register, slot
+    str.w \register, [sp, #\slot]
+.endm
+.macro fetch register, slot
+    ldr.w \register, [sp, #\slot]
+.endm
+#define FRAME 8
+#endif
+
+/* \register + a constant of any size, by way of r4. */
+.macro add_constant register, constant
+    movw r4, #(\constant) & 0xffff
+    movt r4, #((\constant) >> 16) & 0xffff
+    add.w \register, \register, r4
+.endm
+
+/* A pair of columns and a pair of taps to each sum; the very first one adds the bias. */
+.macro multiply first, w0, t0, w1, t1, w2, t2, w3, t3
+    .if \first
+    smlad sum0, \w0, \t0, sum3
+    smlad sum1, \w1, \t1, sum3
+    smlad sum2, \w2, \t2, sum3
+    .else
+    smlad sum0, \w0, \t0, sum0
+    smlad sum1, \w1, \t1, sum1
+    smlad sum2, \w2, \t2, sum2
+    .endif
+    smlad sum3, \w3, \t3, sum3
+.endm
+
+#define IS_FIRST (kernel_row + word == 0)
+#define TAP (TAPS + 8 * (kernel_row * WORDS + word))
+#define COLUMN(n) (kernel_row * PITCH + 16 * (word + n))
+
+#if STRIDE_WIDTH == 1
+.macro step left, right
+    ldr.w r4, [block, #TAP]
+    ldr.w r5, [block, #TAP + 4]
+    .if word == 0
+    ldr.w \left, [x, #COLUMN(0)]
+    .endif
+    ldr.w \right, [x, #COLUMN(1)]
+    multiply IS_FIRST, \left, r4, \left, r5, \right, r4, \right, r5
+.endm
+.macro next_step
+    .if word % 2 == 0
+    step r6, r7
+    .else
+    step r7, r6
+    .endif
+.endm
+#else
+.macro step w0, w1, w2, w3
+    ldr.w r4, [block, #TAP]
+    .if word == 0
+    ldr.w \w0, [x, #COLUMN(0)]
+    ldr.w \w1, [x, #COLUMN(1)]
+    ldr.w \w2, [x, #COLUMN(2)]
+    .endif
+    ldr.w \w3, [x, #COLUMN(3)]
+    multiply IS_FIRST, \w0, r4, \w1, r4, \w2, r4, \w3, r4
+.endm
+.macro next_step
+    .if word % 4 == 0
+    step r5, r6, r7, r8
+    .elseif word % 4 == 1
+    step r6, r7, r8, r5
+    .elseif word % 4 == 2
+    step r7, r8, r5, r6
+    .else
+    step r8, r5, r6, r7
+    .endif
+.endm
+#endif
+
+.macro scale sum
+    add.w r4, offset, \sum, asr #31
+    smmlar \sum, \sum, multiplier, r4
+    asr.w \sum, \sum, shift
+.endm
+
+.macro raise sum
+    lsl.w \sum, \sum, shift
+    smmlar \sum, \sum, multiplier, offset
+.endm
+
+/* Stores output \column, unless the row ends before it. */
+.macro store column, sum
+    .if \column == WIDTH % 4 && \column > 0
+    cbz r4, .Lrow_done
+    .endif
+    ssat \sum, #8, \sum
+    strb.w \sum, [y, #\column * CHANNELS]
+.endm
+
+    .section .text.PLANE, "ax", %progbits
+    .p2align 2
+    .globl PLANE
+    .type PLANE, %function
+    .thumb_func
+PLANE:
+    push.w {r4-r11, lr}
+#if FRAME
+    sub.w sp, sp, #FRAME
+#endif
+    mov.w block, r0
+    mov.w x, r1
+    mov.w y, r2
+    keep r3, ROWS
+    add_constant r1, TILE_BYTES * (TILES - 1)
+    keep r1, LAST
+#if STRIDE_WIDTH == 1
+    ldr.w multiplier, [block, #4]
+    ldr.w offset, [block, #8]
+    ldr.w shift, [block, #12]
+#endif
+.Lrow:
+#if STRIDE_WIDTH == 2
+    ldr.w shift, [block, #12]
+#endif
+    cmp.w shift, #0 /* for all tiles of the row: nothing in the loop touches the flags */
+.Ltile:
+    ldr.w sum3, [block]
+    .set kernel_row, 0
+    .rept KERNEL_HEIGHT
+    .set word, 0
+    .rept STEPS
+    next_step
+    .set word, word + 1
+    .endr
+    .set kernel_row, kernel_row + 1
+    .endr
+#if STRIDE_WIDTH == 2
+    ldr.w multiplier, [block, #4]
+    ldr.w offset, [block, #8]
+    ldr.w shift, [block, #12]
+#endif
+    ble.w .Lleft
+    scale sum0
+    scale sum1
+    scale sum2
+    scale sum3
+.Lstore:
+    fetch r4, LAST
+    sub.w r4, x, r4
+    store 0, sum0
+    store 1, sum1
+    store 2, sum2
+    store 3, sum3
+#if WIDTH % 4 == 0
+    cbz r4, .Lrow_done
+#endif
+    add.w x, x, #TILE_BYTES
+    addw y, y, #4 * CHANNELS
+    b.w .Ltile
+    .p2align 2
+.Lrow_done:
+    fetch r5, ROWS
+    subs.w r5, r5, #1
+    beq.w .Ldone
+    keep r5, ROWS
+    fetch r6, LAST
+    add_constant r6, STRIDE_HEIGHT * PITCH
+    keep r6, LAST
+    add_constant x, STRIDE_HEIGHT * PITCH - TILE_BYTES * (TILES - 1)
+    addw y, y, #(WIDTH - 4 * (TILES - 1)) * CHANNELS
+    b.w .Lrow
+.Ldone:
+#if FRAME
+    add.w sp, sp, #FRAME
+#endif
+    pop.w {r4-r11, pc}
+.Lleft:
+    raise sum0
+    raise sum1
+    raise sum2
+    raise sum3
+    b.w .Lstore
+    .size PLANE, . - PLANE
+
+#endif
+#if defined(__ELF__)
+    .section .note.GNU-stack, "", %progbits
+#endif
