@@ -61,7 +61,9 @@ def c_bundle(
         f"{prefix}.c": c.source,
         "test_vectors.h": _vectors(model, inputs, names),
     }
-    kernels = files_of(c.functions)
+    planes = [k.plane for k in program.kernels.values() if k.plane is not None]
+    kernels = files_of(c.functions, [plane.text for plane in planes])
+    kernels |= {f"{plane.name}.S": plane.text for plane in planes}
     kernels["names.h"] = _names(prefix)
     return files | {f"kernels/{name}": text for name, text in kernels.items()}
 
