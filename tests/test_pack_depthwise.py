@@ -34,9 +34,8 @@ def random_channels(rng: np.random.Generator, count: int, taps: int, bits: int) 
     if rng.integers(4) == 0:
         values = rng.choice([-limit, limit], (count, taps))
     sums = np.abs(values).sum(axis=1) * 128 + np.abs(bias)
-    shift = [
-        int(rng.integers(-largest_left(s), 1 + rng.choice([0, 12, 23]))) for s in sums[:, None]
-    ]
+    most = rng.choice([0, 12, 23], count)
+    shift = [rng.integers(-largest_left(s), m + 1) for s, m in zip(sums, most, strict=True)]
     return Channels(
         values.astype(np.int8),
         bias.astype(np.int32),
