@@ -151,6 +151,8 @@ SHAPES = [
     shape_of((5, 5), 1, (12, 11), 24),
     shape_of((1, 5), 1, (1, 48), 64),
     shape_of((1, 7), 2, (1, 97), 24),
+    shape_of((1, 3), 1, (1, 41), 511),
+    shape_of((1, 4), 2, (3, 40), 3),
     shape_of((3, 1), 1, (31, 1), 5),
 ]
 
@@ -166,9 +168,12 @@ def test_each_shape_gets_the_fastest_plane_that_it_fits() -> None:
         "depthwise_5x5_1x1_11_24",
         "depthwise_1x5_1x1_48_64",
         "depthwise_1x7_2x2_49_24",
+        "depthwise_1x3_1x1_41_511",
+        "depthwise_1x4_2x2_20_3",
         "depthwise_3x1_1x1_1_5",
     ]
     assert plane(shape_of((3, 3), 3, (9, 9), 8)) is None
+    assert plane(shape_of((1, 3), 1, (1, 41), 512)) is None
     assert plane(shape_of((11, 11), 1, (20, 20), 8)) is None
 
 

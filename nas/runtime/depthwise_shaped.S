@@ -6,7 +6,7 @@
  * A tile is four outputs of a row. At stride 1 a word of two columns serves the output that starts
  * on its first column and the one that starts on its second, each with its own pairs of taps; at
  * stride 2 all outputs start on a first column. What a last tile has too much is computed, but not
- * stored.
+ * stored. For small kernels the loop has two tiles; an odd number of them enters in its middle.
  */
 #include "names.h"
 
@@ -41,6 +41,14 @@
 #define offset r6
 #define shift r7
 #endif
+
+#if KERNEL_HEIGHT * STEPS <= 4
+#define UNROLL 2
+#else
+#define UNROLL 1
+#endif
+#define FIRST (TILES % UNROLL)                     /* tiles left out of the first round */
+#define LAST_ROUND (TILE_BYTES * (TILES - UNROLL)) /* from the row's first tile to the last round */
 
 /* The last tile of the row and the rows left: in registers, in the FPU's, or on the stack. */
 #if STRIDE_WIDTH == 2
@@ -98,7 +106,7 @@
 
 #define IS_FIRST (kernel_row + word == 0)
 #define TAP (TAPS + 8 * (kernel_row * WORDS + word))
-#define COLUMN(n) (kernel_row * PITCH + 16 * (word + n))
+#define COLUMN(n) (tile * TILE_BYTES + kernel_row * PITCH + 16 * (word + n))
 
 #if STRIDE_WIDTH == 1
 .macro step left, right
@@ -152,13 +160,56 @@
     smmlar \sum, \sum, multiplier, offset
 .endm
 
-/* Stores output \column, unless the row ends before it. */
-.macro store column, sum
-    .if \column == WIDTH % 4 && \column > 0
+/* Stores output \column of the round's tile \number, unless the row ends before it. */
+.macro store number, column, sum
+    .if \number == UNROLL - 1 && \column == WIDTH % 4 && \column > 0
     cbz r4, .Lrow_done
     .endif
     ssat \sum, #8, \sum
-    strb.w \sum, [y, #\column * CHANNELS]
+    strb.w \sum, [y, #(4 * \number + \column) * CHANNELS]
+.endm
+
+.macro compute number
+    .set tile, \number
+.Ltile\number:
+    ldr.w sum3, [block]
+    .set kernel_row, 0
+    .rept KERNEL_HEIGHT
+    .set word, 0
+    .rept STEPS
+    next_step
+    .set word, word + 1
+    .endr
+    .set kernel_row, kernel_row + 1
+    .endr
+#if STRIDE_WIDTH == 2
+    ldr.w multiplier, [block, #4]
+    ldr.w offset, [block, #8]
+    ldr.w shift, [block, #12]
+#endif
+    ble.w .Lleft\number
+    scale sum0
+    scale sum1
+    scale sum2
+    scale sum3
+.Lstore\number:
+    .if \number == UNROLL - 1
+    fetch r4, LAST
+    sub.w r4, x, r4
+    .endif
+    store \number, 0, sum0
+    store \number, 1, sum1
+    store \number, 2, sum2
+    store \number, 3, sum3
+.endm
+
+.macro shift_left number
+.Lleft\number:
+    raise sum0
+    raise sum1
+    raise sum2
+    raise sum3
+    b.w .Lstore\number
 .endm
 
     .section .text.PLANE, "ax", %progbits
@@ -175,8 +226,12 @@ PLANE:
     mov.w x, r1
     mov.w y, r2
     keep r3, ROWS
-    add_constant r1, TILE_BYTES * (TILES - 1)
+    add_constant r1, LAST_ROUND
     keep r1, LAST
+#if FIRST
+    sub.w x, x, #TILE_BYTES
+    subw y, y, #4 * CHANNELS
+#endif
 #if STRIDE_WIDTH == 1
     ldr.w multiplier, [block, #4]
     ldr.w offset, [block, #8]
@@ -187,40 +242,19 @@ PLANE:
     ldr.w shift, [block, #12]
 #endif
     cmp.w shift, #0 /* for all tiles of the row: nothing in the loop touches the flags */
-.Ltile:
-    ldr.w sum3, [block]
-    .set kernel_row, 0
-    .rept KERNEL_HEIGHT
-    .set word, 0
-    .rept STEPS
-    next_step
-    .set word, word + 1
-    .endr
-    .set kernel_row, kernel_row + 1
-    .endr
-#if STRIDE_WIDTH == 2
-    ldr.w multiplier, [block, #4]
-    ldr.w offset, [block, #8]
-    ldr.w shift, [block, #12]
+#if FIRST
+    b.w .Ltile1
 #endif
-    ble.w .Lleft
-    scale sum0
-    scale sum1
-    scale sum2
-    scale sum3
-.Lstore:
-    fetch r4, LAST
-    sub.w r4, x, r4
-    store 0, sum0
-    store 1, sum1
-    store 2, sum2
-    store 3, sum3
+    compute 0
+#if UNROLL == 2
+    compute 1
+#endif
 #if WIDTH % 4 == 0
     cbz r4, .Lrow_done
 #endif
-    add.w x, x, #TILE_BYTES
-    addw y, y, #4 * CHANNELS
-    b.w .Ltile
+    add.w x, x, #UNROLL * TILE_BYTES
+    addw y, y, #UNROLL * 4 * CHANNELS
+    b.w .Ltile0
     .p2align 2
 .Lrow_done:
     fetch r5, ROWS
@@ -230,20 +264,18 @@ PLANE:
     fetch r6, LAST
     add_constant r6, STRIDE_HEIGHT * PITCH
     keep r6, LAST
-    add_constant x, STRIDE_HEIGHT * PITCH - TILE_BYTES * (TILES - 1)
-    addw y, y, #(WIDTH - 4 * (TILES - 1)) * CHANNELS
+    add_constant x, STRIDE_HEIGHT * PITCH - LAST_ROUND - FIRST * TILE_BYTES
+    addw y, y, #(WIDTH - 4 * (TILES - UNROLL + FIRST)) * CHANNELS
     b.w .Lrow
 .Ldone:
 #if FRAME
     add.w sp, sp, #FRAME
 #endif
     pop.w {r4-r11, pc}
-.Lleft:
-    raise sum0
-    raise sum1
-    raise sum2
-    raise sum3
-    b.w .Lstore
+    shift_left 0
+#if UNROLL == 2
+    shift_left 1
+#endif
     .size PLANE, . - PLANE
 
 #endif
