@@ -105,9 +105,9 @@ def _plane_3x3(shape: Shape) -> Plane | None:
     if (width + 3) * shape.channels > IMMEDIATE or width > 164:
         return None
     name = f"depthwise_3x3_{width}_{shape.channels}"
-    odd = 12 * ((width + 1) // 2 % 2)
     sizes = {"WIDTH": width, "CHANNELS": shape.channels}
-    return Plane(name, _instance("depthwise_3x3.S", name, sizes), (724 + odd, 736 + odd))
+    code = 724 + 160 * (width % 2) + 12 * (width // 2 % 2)
+    return Plane(name, _instance("depthwise_3x3.S", name, sizes), (code, code + 12))
 
 
 def _plane_any(shape: Shape) -> Plane | None:

@@ -4,8 +4,8 @@
  *
  * A tile is two columns of two rows: the four input rows below it give eight words of two columns,
  * and each word serves two outputs, two multiplications an instruction. The loop has two tiles; an
- * odd number of tiles enters in its middle. Of an odd width's last tile the right column is not
- * stored; of an odd height's last pair of rows the upper one is computed once more.
+ * odd number of tiles enters in its middle. An odd width's last column is done by itself; of an odd
+ * height's last pair of rows the upper one is computed once more.
  */
 #include "names.h"
 
@@ -14,7 +14,7 @@
     .syntax unified
     .thumb
 
-#define TILES ((WIDTH + 1) / 2)
+#define TILES (WIDTH / 2)
 #define PITCH (16 * (((WIDTH + 3) / 4 * 4 - 1) / 2 + 2)) /* bytes of a row in scratch */
 #define FIRST (TILES % 2)                                 /* tiles left out of the first round */
 
@@ -128,6 +128,52 @@
     strb.w \lower, [lr, #(WIDTH + \column) * CHANNELS]
 .endm
 
+/* The last column of an odd width: outputs r11 and, below it, r10. */
+.macro do_column
+    fetch r10, BIAS
+    ldr.w r6, [r12]
+    ldr.w r7, [r12, #16]
+    ldr.w r8, [r12, #PITCH]
+    ldr.w r9, [r12, #PITCH + 16]
+    smlad r11, r6, r0, r10
+    smlabt r11, r7, r1, r11
+    smlad r10, r8, r0, r10
+    smlabt r10, r9, r1, r10
+    smlad r11, r8, r2, r11
+    smlabt r11, r9, r3, r11
+    ldr.w r6, [r12, #2 * PITCH]
+    ldr.w r7, [r12, #2 * PITCH + 16]
+    ldr.w r8, [r12, #3 * PITCH]
+    ldr.w r9, [r12, #3 * PITCH + 16]
+    smlad r11, r6, r4, r11
+    smlabt r11, r7, r5, r11
+    smlad r10, r6, r2, r10
+    smlabt r10, r7, r3, r10
+    smlad r10, r8, r4, r10
+    smlabt r10, r9, r5, r10
+    fetch r8, MULTIPLIER
+    fetch r9, OFFSET
+    fetch r7, SHIFT
+    ble.w .Lleft_column
+    add.w r6, r9, r11, asr #31
+    smmlar r11, r11, r8, r6
+    add.w r6, r9, r10, asr #31
+    smmlar r10, r10, r8, r6
+    asr.w r11, r11, r7
+    asr.w r10, r10, r7
+.Lstore_column:
+    store_column 0, r11, r10
+.endm
+
+.macro shift_column_left
+.Lleft_column:
+    lsl.w r11, r11, r7
+    lsl.w r10, r10, r7
+    smmlar r11, r11, r8, r9
+    smmlar r10, r10, r8, r9
+    b.w .Lstore_column
+.endm
+
     .section .text.PLANE, "ax", %progbits
     .p2align 2
     .globl PLANE
@@ -176,30 +222,21 @@ PLANE:
     fetch r12, TILE
     fetch r8, LAST
     sub.w r6, r12, r8
-#if WIDTH % 2
-    cbz r6, .Lrow_done
     store_column 3, r11, r10
-#else
-    store_column 3, r11, r10
-#endif
     addw lr, lr, #4 * CHANNELS
     add.w r12, r12, #32
     keep r12, TILE
-#if WIDTH % 2 == 0
     cbz r6, .Lrow_done
-#endif
     b.w .Lfirst
     .p2align 2
 .Lrow_done:
+#if WIDTH % 2
+    do_column
+#endif
     fetch r9, LAST
     fetch r8, ROWS
-#if WIDTH % 2
-    addw r12, r12, #2 * PITCH - 16 * (TILES - 2) - 16 * FIRST
-    addw lr, lr, #(WIDTH + 3 - 2 * FIRST) * CHANNELS
-#else
     addw r12, r12, #2 * PITCH - 16 * TILES - 16 * FIRST
-    addw lr, lr, #(WIDTH - 2 * FIRST) * CHANNELS
-#endif
+    addw lr, lr, #2 * (WIDTH - TILES - FIRST) * CHANNELS
     addw r9, r9, #2 * PITCH
     sub.w r8, r8, #2
 .Lkeep:
@@ -221,6 +258,9 @@ PLANE:
     pop.w {r4-r11, pc}
     shift_left 0
     shift_left 1
+#if WIDTH % 2
+    shift_column_left
+#endif
     .size PLANE, . - PLANE
 
 #endif
