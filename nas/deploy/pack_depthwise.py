@@ -106,18 +106,18 @@ def _plane_3x3(shape: Shape) -> Plane | None:
         return None
     name = f"depthwise_3x3_{width}_{shape.channels}"
     sizes = {"WIDTH": width, "CHANNELS": shape.channels}
-    code = 724 + 160 * (width % 2) + 12 * (width // 2 % 2)
-    return Plane(name, _instance("depthwise_3x3.S", name, sizes), (code, code + 12))
+    code = 784 + 160 * (width % 2) + 12 * (width // 2 % 2)
+    return Plane(name, _instance("depthwise_3x3.S", name, sizes), (code, code + 8))
 
 
 def _plane_any(shape: Shape) -> Plane | None:
     (height, width), (down, across) = shape.kernel, shape.stride
     out_width = shape.outputs[1]
     if across == 1:
-        steps, per_row, shortest, longest = width // 2 + 1, 4, 260, 384
+        steps, per_row, shortest, longest = width // 2 + 1, 4, 320, 444
         read = 16 * steps
     elif across == 2:
-        steps, per_row, shortest, longest = (width + 1) // 2, 12, 264, 400
+        steps, per_row, shortest, longest = (width + 1) // 2, 12, 324, 460
         read = 16 * (steps + 2)
     else:
         return None
@@ -138,7 +138,7 @@ def _plane_any(shape: Shape) -> Plane | None:
         "CHANNELS": shape.channels,
     }
     text = _instance("depthwise_shaped.S", name, sizes)
-    return Plane(name, text, (code, code + (8 if across == 1 else 0)))
+    return Plane(name, text, (code, code + (4 if across == 1 else 0)))
 
 
 def _instance(source: str, name: str, sizes: dict[str, int]) -> str:

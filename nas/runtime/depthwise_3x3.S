@@ -53,6 +53,9 @@
 #define FRAME 32
 #endif
 
+#define BLOCK_BYTES 64     /* from one channel's constants to the next one's */
+#define COUNT (FRAME + 52) /* channels left, the fifth argument */
+
 /* Two outputs of one row, by the words r8 and r9 of one input row. */
 .macro multiply left, right, even, odd
     smlad \left, r8, \even, \left
@@ -180,10 +183,11 @@
     .type PLANE, %function
     .thumb_func
 PLANE:
-    push.w {r4-r11, lr}
+    push.w {r0-r11, lr} /* r0 to r2 are those of the channel, r3 the rows of each */
 #if FRAME
     sub.w sp, sp, #FRAME
 #endif
+.Lchannel:
     mov.w lr, r2
     keep_constants
     keep r3, ROWS
@@ -252,9 +256,21 @@ PLANE:
     mov.w r8, #2
     b.w .Lkeep
 .Ldone:
-#if FRAME
-    add.w sp, sp, #FRAME
-#endif
+    ldr.w r4, [sp, #COUNT]
+    ldr.w r0, [sp, #FRAME]
+    ldr.w r1, [sp, #FRAME + 4]
+    ldr.w r2, [sp, #FRAME + 8]
+    ldr.w r3, [sp, #FRAME + 12]
+    add.w r0, r0, #BLOCK_BYTES
+    add.w r1, r1, #4
+    add.w r2, r2, #1
+    subs.w r4, r4, #1
+    str.w r4, [sp, #COUNT]
+    str.w r0, [sp, #FRAME]
+    str.w r1, [sp, #FRAME + 4]
+    str.w r2, [sp, #FRAME + 8]
+    bne.w .Lchannel
+    add.w sp, sp, #FRAME + 16
     pop.w {r4-r11, pc}
     shift_left 0
     shift_left 1

@@ -83,6 +83,9 @@
 #define FRAME 8
 #endif
 
+#define BLOCK_BYTES (TAPS + 8 * KERNEL_HEIGHT * WORDS) /* from one channel's constants to the next's */
+#define COUNT (FRAME + 52)                             /* channels left, the fifth argument */
+
 /* \register + a constant of any size, by way of r4. */
 .macro add_constant register, constant
     movw r4, #(\constant) & 0xffff
@@ -218,10 +221,11 @@
     .type PLANE, %function
     .thumb_func
 PLANE:
-    push.w {r4-r11, lr}
+    push.w {r0-r11, lr} /* r0 to r2 are those of the channel, r3 the rows of each */
 #if FRAME
     sub.w sp, sp, #FRAME
 #endif
+.Lchannel:
     mov.w block, r0
     mov.w x, r1
     mov.w y, r2
@@ -268,9 +272,21 @@ PLANE:
     addw y, y, #(WIDTH - 4 * (TILES - UNROLL + FIRST)) * CHANNELS
     b.w .Lrow
 .Ldone:
-#if FRAME
-    add.w sp, sp, #FRAME
-#endif
+    ldr.w r4, [sp, #COUNT]
+    ldr.w r0, [sp, #FRAME]
+    ldr.w r1, [sp, #FRAME + 4]
+    ldr.w r2, [sp, #FRAME + 8]
+    ldr.w r3, [sp, #FRAME + 12]
+    addw r0, r0, #BLOCK_BYTES
+    add.w r1, r1, #4
+    add.w r2, r2, #1
+    subs.w r4, r4, #1
+    str.w r4, [sp, #COUNT]
+    str.w r0, [sp, #FRAME]
+    str.w r1, [sp, #FRAME + 4]
+    str.w r2, [sp, #FRAME + 8]
+    bne.w .Lchannel
+    add.w sp, sp, #FRAME + 16
     pop.w {r4-r11, pc}
     shift_left 0
 #if UNROLL == 2
