@@ -15,8 +15,8 @@ typedef struct {
 
 /* Computes `rows` rows of outputs of up to four channels. `channel` is followed by the taps and the
  * other channels, see depthwise_planes.c; `x` is the first channel's word of the first pair of the
- * uppermost input row, `y` the first output. Each shape has its own function; the portable path needs
- * none. */
+ * uppermost input row, `y` the first output. Each shape has its own function; the portable path
+ * needs none. */
 typedef void nas_plane(const nas_channel *channel, const uint32_t *x, int8_t *y, uint32_t rows,
                        uint32_t channels, const nas_conv *conv);
 

@@ -6,8 +6,7 @@
 /* Four channels at a time are split into 16-bit lanes. A row in scratch is a sequence of pairs of
  * columns, padding included; a pair is four words, one a channel, the left column in the lower
  * half. Several output rows are computed from what is split, so that the constants of a channel are
- * read seldom; the input rows that the next ones share are moved, not split again. What is read
- * from x is no longer needed when y is written, so y may be x where the map does not grow.
+ * read seldom; the input rows that the next ones share are moved, not split again.
  *
  * Before the rows stand four blocks, one a channel: nas_channel, then two words for each two taps
  * of a kernel row: taps (2i, 2i + 1), for outputs that start on an even column, and (2i - 1, 2i),

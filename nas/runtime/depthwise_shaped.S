@@ -83,7 +83,7 @@
 #define FRAME 8
 #endif
 
-#define BLOCK_BYTES (TAPS + 8 * KERNEL_HEIGHT * WORDS) /* from one channel's constants to the next's */
+#define BLOCK_BYTES (TAPS + 8 * KERNEL_HEIGHT * WORDS) /* from a channel's constants to the next */
 #define COUNT (FRAME + 52)                             /* channels left, the fifth argument */
 
 /* \register + a constant of any size, by way of r4. */
