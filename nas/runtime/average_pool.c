@@ -43,7 +43,7 @@ static inline void add_columns(const nas_pool *pool, const int8_t *x, uint32_t c
 
 /* mean() of one lane, for 2 to LANE_VALUES values: half a count away from zero, then a division
  * that drops the rest. `inverse` is 2^31 / count, rounded up by more than nothing, so that the
- * product's upper word is that quotient for positive sums and one below it for all negative ones. */
+ * product's upper word is that quotient for positive sums and one below it for negative ones. */
 static inline uint32_t mean_of_lane(int32_t sum, int32_t half, int32_t inverse) {
     int32_t sign = sum >> 31;
     int32_t doubled = 2 * (sum + ((half ^ sign) - sign));
