@@ -33,7 +33,7 @@ WIDE_INNER, LONG_INNER = (520, 600, 777, 1024, 1500, 2048), 512
 Drawn = tuple[Callable[[str, tuple[str, ...]], Op], list[Shape]]
 KINDS = (
     *("conv", "pointwise", "fully_connected", "depthwise_series", "depthwise_image", "wide") * 2,
-    *("conv", "pointwise", "depthwise_series", "depthwise_image"),
+    *("conv", "pointwise", "depthwise_series", "depthwise_image", "depthwise_image", "wide"),
     *("pool", "pool", "add", "mul", "concat", "pad", "table", "reshape", "clipped"),
 )
 
@@ -146,7 +146,8 @@ def _depthwise(rng: random.Random, kind: str) -> Drawn:
         shape = _map(rng, _channels(rng))
         if (shape[0] == 1) == (kind == "depthwise_series"):
             break
-    kernel, stride = _window(rng, shape, rng.choice((3, 3, 5, 7) if shape[0] == 1 else (3, 3, 5)))
+    sizes = (3, 3, 5, 7) if shape[0] == 1 else (3, 3, 3, 5)
+    kernel, stride = _window(rng, shape, rng.choice(sizes))
     padding: Padding = "same"
     bits, relu = rng.choice(WEIGHT_BITS), rng.random() < 0.5
     return (lambda n, ins: DepthwiseConv2d(n, ins, kernel, stride, padding, bits, relu)), [shape]
