@@ -19,7 +19,6 @@ from nas.hardware.work import Work, work_of
 from nas.network.graph import Graph
 from nas.network.random_model import random_inputs, with_random_numbers
 
-OPERATORS = 24  # of one calibration program
 ROOM_BYTES = 4 << 20  # calibration programs need no small device
 
 
@@ -62,7 +61,7 @@ def calibration_programs(bench: Bench, count: int, seed: int) -> Iterator[Linked
     """`count` programs of random operators, measured one after another."""
     rng = random.Random(seed)
     for number in range(count):
-        graph = calibration_graph(rng, OPERATORS)
+        graph = calibration_graph(rng)
         yield measured(graph, bench, number, staging_bytes=rng.choice((0, ROOM_BYTES // 8)))
 
 
