@@ -74,8 +74,8 @@ def describe(title: str, classes: Sequence[str], inputs: Mapping[str, Any]) -> D
 
 def write_c(folder: Path, files: Mapping[str, str]) -> None:
     """Writes a bundle and removes what an earlier one left; RunError if the disk refuses."""
-    for path, text in files.items():
-        write_atomic(folder / path, text.encode())
+    for name, text in files.items():
+        write_atomic(folder / name, text.encode())
     for path in folder.rglob("*"):
         if path.is_file() and path.relative_to(folder).as_posix() not in files:
             path.unlink()
