@@ -71,7 +71,10 @@ def _solve(
 ) -> NDArray[np.float64]:
     """Non-negative coefficients: matrix @ coefficients nearest to values, rows over `weights`."""
     scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12)
-    return non_negative(matrix / scale / weights[:, None], values / weights) / scale
+    found: NDArray[np.float64] = (
+        non_negative(matrix / scale / weights[:, None], values / weights) / scale
+    )
+    return found
 
 
 def non_negative(matrix: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
