@@ -1,5 +1,6 @@
 """The folder `c/` of a candidate: source, kernels, a self-test, build files and how to use them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -71,9 +72,7 @@ def c_bundle(
 
 def _filled(name: str, values: Mapping[str, str]) -> str:
     text = (resources.files("nas") / "deploy" / "templates" / name).read_text()
-    for key, value in values.items():
-        text = text.replace(f"@{key}@", value)
-    return text
+    return re.sub("@([A-Z]+)@", lambda match: values[match[1]], text)
 
 
 def _copy(prefix: str, name: str) -> str:
