@@ -64,10 +64,10 @@ def c_bundle(
         "test_vectors.h": _vectors(model, inputs, names, vectors),
     }
     planes = [k.plane for k in program.kernels.values() if k.plane is not None]
-    kernels = files_of(c.functions, [plane.text for plane in planes])
+    kernels = {"names.h": _names(prefix)}  # written first, so that a torn bundle is known as one
+    kernels |= files_of(c.functions, [plane.text for plane in planes])
     kernels |= {f"{plane.name}.S": plane.text for plane in planes}
-    kernels["names.h"] = _names(prefix)
-    return files | {f"kernels/{name}": text for name, text in kernels.items()}
+    return {f"kernels/{name}": text for name, text in kernels.items()} | files
 
 
 def _filled(name: str, values: Mapping[str, str]) -> str:

@@ -210,7 +210,7 @@ def _quantise(prefix: str, name: str, held: Normalisation) -> list[str]:
         f"    for (uint32_t i = 0; i < {upper}_SIZE; i++) {{",
         f"        const float real = (values[i] - mean[i % {count}u]) / std[i % {count}u];",
         f"        float q = real / {upper}_SCALE;",
-        "        q = q > 512.0f ? 512.0f : q > -512.0f ? q : -512.0f; /* also if it is not a number */",
+        "        q = q > 512.0f ? 512.0f : q > -512.0f ? q : -512.0f; /* which NaN becomes, too */",
         "        const volatile float rounded = q + 12582912.0f;",
         f"        q = rounded - 12582912.0f + (float){upper}_ZERO_POINT;",
         "        input[i] = (int8_t)(q > 127.0f ? 127.0f : q < -128.0f ? -128.0f : q);",

@@ -73,9 +73,9 @@ def describe(title: str, classes: Sequence[str], inputs: Mapping[str, Any]) -> D
 
 
 def write_c(folder: Path, files: Mapping[str, str]) -> None:
-    """Writes a bundle's files and removes what an earlier one left; RunError if the disk refuses."""
-    for path, text in files.items():
-        write_atomic(folder / path, text.encode())
+    """Writes a bundle's files and removes all others; RunError if the disk refuses."""
+    for name, text in files.items():
+        write_atomic(folder / name, text.encode())
     for path in folder.rglob("*"):
         if path.is_file() and path.relative_to(folder).as_posix() not in files:
             path.unlink()
