@@ -1,4 +1,4 @@
-"""Drills of deployment: what is damaged, missing or too small is refused, each in words of its own."""
+"""Drills of deployment: what is damaged, missing or too small is told in words of its own."""
 
 import os
 import re
@@ -72,7 +72,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = read_json(home / "run.json")
     manifest["data"] |= {
         "path": str(folder / "data.npz"),
-        "hash": task.hash,
+        "hash": task.data_hash,
         "modalities": ["accel"],
         "classes": ["a", "b", "c", "d"],
     }
@@ -212,7 +212,7 @@ def test_a_cache_that_cannot_be_written(copy: Copy, tmp_path: Path) -> None:
 
 
 def test_ram_and_stack(copy: Copy) -> None:
-    """The exact RAM is enough; 8 bytes less is a fault, never another output; a page less no link."""
+    """The exact RAM is enough; with 8 bytes less it faults, with a page less it does not link."""
     verdict = copy.verify().verdict
     assert verdict is not None and verdict.outputs_differing == 0
     arena = copy.program.workspace.bytes
@@ -320,8 +320,8 @@ FAULTS = {
         "the function returned with another r7, r9 than it was called with",
     ),
     "unwritten": (
-        'int32_t left; __asm__ volatile("ldr %0, [sp, #-64]" : "=r"(left)); a[{OUT}] = (int8_t)left;'
-        " return;",
+        'int32_t left; __asm__ volatile("ldr %0, [sp, #-64]" : "=r"(left));'
+        " a[{OUT}] = (int8_t)left; return;",
         "the measured run and the one before differ: the program reads memory that it never wrote",
     ),
 }

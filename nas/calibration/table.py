@@ -1,16 +1,17 @@
 """`kernel_costs.toml`: what the calibration found, one part a kind of core."""
 
+import itertools
 import random
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nas.calibration.fit import Fit, Sample, fit_function
+from nas.calibration.fit import Fit, Sample, fit_function, non_negative
 from nas.calibration.measure import ROOM_BYTES, Linked, calibration_programs, measured, roomy
 from nas.calibration.samples import single_operator
 from nas.deploy.kernel_files import files_of
@@ -24,7 +25,7 @@ from nas.hardware.program import program_of
 from nas.hardware.work import work_of
 from nas.network.graph import Graph
 
-MOST_DRAWS = 20_000
+MOST_DRAWS, SINGLES = 50_000, 6
 WAIT_STATES = 4  # any but 0: misses are counted, not priced
 PLANES = re.compile(r"depthwise_(3x3|shaped)_\d")
 START_UP = {"Reset_Handler", "Default_Handler", "main"}
@@ -64,8 +65,8 @@ def calibrate_core(
     rows = {
         "program": {
             "flash_bytes": _base_bytes(held),
-            "stack_bytes": max(0, *(_excess(linked, stacks) for linked in held)),
-            "staged_stack_bytes": _staged_stack(bench, stacks),
+            "stack_bytes": max(linked.frame_bytes for linked in held),
+            "staged_stack_bytes": _stack("conv_8", bench, ROOM_BYTES // 8) - stacks["conv_8"],
             "core": "fpu" if profile.has_fpu else "no_fpu",
         },
         "code_bytes": code,
@@ -93,7 +94,8 @@ def _row(fit: Fit, stack: int, call_bytes: float, needs: Sequence[str]) -> dict[
 
 def _needs(functions: Sequence[str], bench: Bench) -> tuple[dict[str, list[str]], dict[str, int]]:
     """Function -> all functions that are linked for it, and the bytes of each of those."""
-    needs, sizes = {}, {}
+    needs: dict[str, list[str]] = {}
+    sizes: dict[str, int] = {}
     memory = Memory(bench.profile.flash_budget_bytes, bench.profile.ram_budget_bytes, 4096)
     for function in functions:
         # Planes have the bytes that their own sizes say; what drives them is shared.
@@ -125,8 +127,8 @@ def _needs(functions: Sequence[str], bench: Bench) -> tuple[dict[str, list[str]]
     return needs, dict(sorted(sizes.items()))
 
 
-def _single(function: str, staging_bytes: int) -> Graph:
-    """The first random graph of one operator that calls `function` first, staged if it may be."""
+def _singles(function: str, staging_bytes: int) -> Iterator[Graph]:
+    """Random graphs of one operator that calls `function` first, staged if it may be."""
     rng = random.Random(0)
     for _ in range(MOST_DRAWS):
         graph = single_operator(rng)
@@ -134,42 +136,30 @@ def _single(function: str, staging_bytes: int) -> Graph:
         calls = work_of(graph.ops[0], program)
         staged = bool(program.workspace.staged_bytes)
         if calls and calls[0].function == function and staged == bool(staging_bytes):
-            return graph
-    raise CalibrationError(f"{function}: no operator of {MOST_DRAWS} drawn ones calls it")
+            yield graph
+    raise CalibrationError(f"{function}: too few of {MOST_DRAWS} drawn operators call it")
+
+
+def _stack(function: str, bench: Bench, staging_bytes: int = 0) -> int:
+    """Stack of a kernel with all that it calls: the most of several sizes, as paths differ."""
+    graphs = itertools.islice(_singles(function, staging_bytes), SINGLES)
+    linked = [measured(graph, bench, 0, staging_bytes) for graph in graphs]
+    return max(one.stack_bytes - one.frame_bytes for one in linked)
 
 
 def _stacks(functions: Iterable[str], bench: Bench) -> dict[str, int]:
-    """Function -> stack of a program that calls it once, the program's own frame included.
-
-    What is only ever called beside others, and calls nothing itself, has no row.
-    """
-    alone = [name for name in functions if name != "clip"]
-    return {n: measured(_single(n, 0), bench, 0).stack_bytes for n in alone}
-
-
-def _excess(linked: Linked, stacks: Mapping[str, int]) -> int:
-    """Stack of a program of many calls beyond that of its deepest kernel alone."""
-    if any(call.quantities.get("staged") for call in linked.calls):
-        return 0
-    return linked.stack_bytes - max(stacks.get(call.function, 0) for call in linked.calls)
-
-
-def _staged_stack(bench: Bench, stacks: Mapping[str, int]) -> int:
-    """What the copying of weights to RAM adds to the stack of the kernel that then runs."""
-    linked = measured(_single("conv_8", ROOM_BYTES // 8), bench, 0, ROOM_BYTES // 8)
-    return linked.stack_bytes - stacks["conv_8"]
+    """Function -> stack; what is only ever called beside others, and calls nothing, has no row."""
+    return {name: _stack(name, bench) for name in functions if name != "clip"}
 
 
 def _call_bytes(held: Sequence[Linked]) -> dict[str, float]:
     """Function -> bytes that a call of it takes in the model's own function."""
-    from scipy.optimize import nnls
-
     names = sorted({call.function for linked in held for call in linked.calls})
     counts = np.array(
         [[1, *(sum(c.function == n for c in linked.calls) for n in names)] for linked in held],
         float,
     )
-    found, _ = nnls(counts, np.array([linked.run_bytes for linked in held], float))
+    found = non_negative(counts, np.array([linked.run_bytes for linked in held], float))
     return {n: round(float(v), 1) for n, v in zip(names, found[1:], strict=True)}
 
 
