@@ -198,6 +198,7 @@ def run_bundle(
                 run,
                 (ARENA,),
                 writes=_writes(machine, program, inputs, 0),
+                reads=[_output_place(machine, program)],  # which must be equal in both its runs
                 marks=machine.image.returns(run) if by_call else (),
             )
             return Emulated(got, measurement, machine.image)
@@ -277,18 +278,23 @@ def _writes(
     ]
 
 
+def _output_place(machine: Machine, program: Program) -> tuple[int, int]:
+    """Address and bytes of the logits."""
+    output = program.graph.output
+    arena = machine.image.symbol(ARENA).address
+    return arena + program.plan.offsets[output], size(program.graph.shapes[output])
+
+
 def _outputs(machine: Machine, run: str, program: Program, inputs: Mapping[str, Int8]) -> Int8:
     """(n, classes) logits of all inputs."""
-    output = program.graph.output
-    place = machine.image.symbol(ARENA).address + program.plan.offsets[output]
-    shape = program.graph.shapes[output]
+    shape = program.graph.shapes[program.graph.output]
     rows = []
     for row in range(len(next(iter(inputs.values())))):
         returned = machine.run(
             run,
             (ARENA,),
             writes=_writes(machine, program, inputs, row),
-            reads=[(place, size(shape))],
+            reads=[_output_place(machine, program)],
         )
         rows.append(np.frombuffer(returned.outputs[0], np.int8).reshape(shape))
     return np.stack(rows)
