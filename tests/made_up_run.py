@@ -9,6 +9,7 @@ import numpy as np
 from nas.hardware.cost import Cost, estimate
 from nas.hardware.memory import MemoryPlan, plan_memory
 from nas.hardware.profile import load_profile
+from nas.hardware.program import program_of
 from nas.network.graph import Graph
 from nas.run_folder import (
     CostSummary,
@@ -54,7 +55,7 @@ def student(number: int) -> MultimodalStudent:
 def costed(number: int) -> tuple[Graph, MemoryPlan, Cost]:
     graph = student(number).lower()
     plan = plan_memory(graph)
-    return graph, plan, estimate(graph, plan, PROFILE)
+    return graph, plan, estimate(program_of(graph, plan, PROFILE.flash_wait_states), PROFILE)
 
 
 def architecture(number: int) -> dict[str, Any]:
