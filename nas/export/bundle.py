@@ -91,9 +91,9 @@ def write_c(folder: Path, files: Mapping[str, str]) -> None:
     """Writes a bundle's files and removes what an earlier one left; RunError if the disk refuses."""
     for path, text in files.items():
         write_atomic(folder / path, text.encode())
-    for path in folder.rglob("*"):
-        if path.is_file() and path.relative_to(folder).as_posix() not in files:
-            path.unlink()
+    for old in folder.rglob("*"):
+        if old.is_file() and old.relative_to(folder).as_posix() not in files:
+            old.unlink()
 
 
 def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
         "inputs": {m.name: _input(m) for m in task.modalities if m.name in used},
         "classes": list(task.class_names),
         "cost": candidate.cost.to_json(),
-        "at_8_bits": _weights_and_cycles(candidate.cost_at_8_bits),
+        "at_8_bits": weights_and_cycles(candidate.cost_at_8_bits),
         "plan": candidate.program.plan.to_json(),
         "training": {
             "seeds": len(candidate.val_scores),
@@ -124,7 +124,7 @@ def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
     }
 
 
-def _weights_and_cycles(cost: Cost) -> dict[str, Any]:
+def weights_and_cycles(cost: Cost) -> dict[str, Any]:
     """What the bits of weights change in a cost."""
     per_op = [
         {"name": op.name, "weight_bytes": op.weight_bytes, "cycles": op.cycles}

@@ -86,6 +86,13 @@ def kilobytes(value: Any) -> str:
     return f"{kilo:,.{2 if kilo < 9.995 else 1}f}\u00a0KB"
 
 
+def change(value: float, base: float) -> str:
+    """By how much a value is off its base: `+3.1 %`."""
+    if not base:
+        return DASH
+    return f"{100 * (value / base - 1):+.1f}\u00a0%".replace("-", "\u2212")
+
+
 def interval(low: Any, high: Any, to: str = " to ") -> str:
     """An interval of shares: `94.1 to 96.0 %`."""
     first, last = number(low), number(high)
@@ -118,7 +125,7 @@ def plural(n: Any, one: str, many: str | None = None) -> str:
 
 
 def badge(verified: str, *, short_name: bool = False) -> str:
-    """The mark that says whether other runtimes gave the same integers."""
+    """The mark that says whether the emulated chip, or other runtimes, gave the same integers."""
     kind = "no" if verified not in ("host", "emulated") else "yes"
     name = verified if short_name else VERIFIED_NAMES.get(verified, verified)
     return f'<span class="badge {kind}">{esc(name)}</span>'
