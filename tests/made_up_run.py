@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.export.bundle import weights_and_cycles, at_8_bits
+from nas.export.bundle import at_8_bits, weights_and_cycles
 from nas.export.emulate import Verdict
 from nas.hardware.budget import price
 from nas.hardware.cost import Cost

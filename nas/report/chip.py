@@ -92,7 +92,7 @@ def _verdict_facts(candidate: Candidate, verdict: Verdict, run: Run) -> str:
         ("Outputs differing", f"{count(verdict.outputs_differing)} of "
          f"{count(verdict.outputs_compared)}<small>{plural(verdict.inputs, 'input')}</small>"),
     ]  # fmt: skip
-    return facts(pairs)
+    return facts(pairs, "roomy")
 
 
 def _of(used: float, budget: float | None) -> str:

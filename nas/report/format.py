@@ -155,10 +155,10 @@ def _number(right: bool) -> str:
     return ' class="n"' if right else ""
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> str:
+def facts(pairs: Iterable[tuple[str, str]], kind: str = "") -> str:
     """A list of names and values; both are HTML."""
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in pairs)
-    return f'<dl class="facts">{rows}</dl>'
+    return f'<dl class="facts {kind}">{rows}</dl>'
 
 
 def script_json(document: Any) -> str:
