@@ -42,8 +42,8 @@ VERIFIED = {
     "no": "no: `nas verify` runs its files and compares them with what was scored",
     "host": "on a PC: its files gave what was scored; its C was not run on the emulated chip, or"
     " differs there",
-    "emulated": "on the emulated chip: its C gave what was scored, byte for byte, and so did its"
-    " other files on a PC; not run on silicon",
+    "emulated": "on the emulated chip: its C gave what was scored, byte for byte; not run on"
+    " silicon",
 }
 WIDEST_TEXT = 100
 GLUE = "\N{NO-BREAK SPACE}"  # printed as a space, where no line may break
