@@ -217,9 +217,9 @@ def _bits(row: FrontRow, about: Document) -> str:
     flash = cost["flash_bytes"] - plain["flash_bytes"]
     cycles = cost["cycles"] - plain["cycles"]
     return (
-        f"Against 8 bits in every layer its bits {'save' if saved >= 0 else 'add'} {abs(saved):,} bytes of weights"
-        f" ({cost['weight_bytes']:,} instead of {plain['weight_bytes']:,}); predicted are"
-        f" {abs(cycles):,.0f} cycles {'more' if cycles > 0 else 'less'} and, with the kernels of"
+        f"Against 8 bits in every layer its bits {'save' if saved >= 0 else 'add'} {abs(saved):,}"
+        f" bytes of weights ({cost['weight_bytes']:,} instead of {plain['weight_bytes']:,});"
+        f" predicted are {abs(cycles):,.0f} cycles {'more' if cycles > 0 else 'less'} and, with the kernels of"
         f" every width used, {abs(flash):,} bytes of Flash {'more' if flash > 0 else 'less'}.\n\n"
     )
 

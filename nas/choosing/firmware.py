@@ -93,7 +93,7 @@ def firmware(row: FrontRow, about: Document, proofs: Proofs) -> str:
         prefix=prefix,
         upper=upper,
         arena=arena,
-        arguments=", ".join(
+        arguments=",\n             ".join(
             f"const float {name}[{upper}_INPUT_{name.upper()}_SIZE]" for name in names
         ),
         quantise="\n".join(f"    {prefix}_quantise_{name}(arena, {name});" for name in names),
