@@ -17,6 +17,7 @@ from nas.hardware.budget import Budget
 from nas.hardware.cost import estimate
 from nas.hardware.memory import check_plan, plan_memory
 from nas.hardware.profile import load_profile
+from nas.hardware.program import program_of
 from nas.space import Problem, RandomTrial, Sensor
 from search_spaces import SPACES
 
@@ -64,7 +65,7 @@ def measure(problem: Problem, samples: int) -> dict[str, float]:
         graph = architecture.lower()
         plan = plan_memory(graph)
         check_plan(graph, plan)
-        cost = estimate(graph, plan, profile)
+        cost = estimate(program_of(graph, plan, profile.flash_wait_states), profile)
         seconds.append(time.perf_counter() - start)
         ratios.append(plan.arena_bytes / plan.lower_bound_bytes)
         refused += bool(budget.refusal(cost))

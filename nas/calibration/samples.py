@@ -111,9 +111,10 @@ def _draw(rng: random.Random, kind: str) -> Drawn:
 
 
 def _conv(rng: random.Random, kind: str) -> Drawn:
+    is_vector = kind == "fully_connected" or (kind == "wide" and rng.random() < 0.3)
     while True:
         channels, units = _channels(rng), _channels(rng)
-        if kind == "fully_connected" or (kind == "wide" and rng.random() < 0.5):
+        if is_vector:
             inner = WIDE_INNER if kind == "wide" else INNER
             shape: Shape = (1, 1, rng.choice(inner))
         else:

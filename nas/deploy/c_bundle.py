@@ -33,11 +33,12 @@ def c_bundle(
     inputs: Mapping[str, Int8],
     about: Description,
     prefix: str = "model",
+    vectors: int = TEST_VECTORS,
 ) -> dict[str, str]:
     """Path inside c/ -> text of every file.
 
     Args:
-        inputs: (n, height, width, channels) by modality; the first `TEST_VECTORS` are recorded.
+        inputs: (n, height, width, channels) by modality; the first `vectors` are recorded.
 
     Raises:
         RunError: a prefix that is no C identifier.
@@ -59,9 +60,11 @@ def c_bundle(
     files |= {
         f"{prefix}.h": c.header,
         f"{prefix}.c": c.source,
-        "test_vectors.h": _vectors(model, inputs, names),
+        "test_vectors.h": _vectors(model, inputs, names, vectors),
     }
-    kernels = files_of(c.functions)
+    planes = [k.plane for k in program.kernels.values() if k.plane is not None]
+    kernels = files_of(c.functions, [plane.text for plane in planes])
+    kernels |= {f"{plane.name}.S": plane.text for plane in planes}
     kernels["names.h"] = _names(prefix)
     return files | {f"kernels/{name}": text for name, text in kernels.items()}
 
@@ -93,8 +96,10 @@ def _example(prefix: str, names: tuple[str, str], about: Description) -> str:
     return f"/* write int8 values to {prefix}_input_{identifier}(arena) */"
 
 
-def _vectors(model: IntegerModel, inputs: Mapping[str, Int8], names: Mapping[str, str]) -> str:
-    taken = {name: inputs[name][:TEST_VECTORS] for name in names}
+def _vectors(
+    model: IntegerModel, inputs: Mapping[str, Int8], names: Mapping[str, str], most: int
+) -> str:
+    taken = {name: inputs[name][:most] for name in names}
     count = len(next(iter(taken.values())))
     arrays = [("expected", reference.run(model, taken))]
     arrays += [(f"vectors_{identifier}", taken[name]) for name, identifier in names.items()]

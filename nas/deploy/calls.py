@@ -73,13 +73,18 @@ def _conv(e: Emitter, op: Conv2d, name: str) -> Calls:
     channels = channels_of(e.model, op)
     packed = packing.pack(channels.values, op.kernel[0], op.weight_bits)
     table = pack_conv.table(channels)
-    return _weighted(e, op, name, packed, table, ())
+    kernel = e.program.kernels[op.name].name
+    return _weighted(e, op, name, packed, table, kernel, ())
 
 
 def _depthwise(e: Emitter, op: DepthwiseConv2d, name: str) -> Calls:
-    channels = channels_of(e.model, op)
+    channels, kernel = channels_of(e.model, op), e.program.kernels[op.name]
     packed = pack_depthwise.pack_weights(channels, op.weight_bits).view(np.uint32)
-    return _weighted(e, op, name, packed, pack_depthwise.pack_table(channels), ())
+    function, extra = kernel.name, []
+    if kernel.plane is not None:
+        function = "depthwise_planes"
+        extra = [str(op.weight_bits), f"NAS_PLANE(NAS({kernel.plane.name}))"]
+    return _weighted(e, op, name, packed, pack_depthwise.pack_table(channels), function, extra)
 
 
 def _weighted(
@@ -88,6 +93,7 @@ def _weighted(
     name: str,
     weights: NDArray[np.uint32],
     table: NDArray[np.int32],
+    function: str,
     extra: Sequence[str],
 ) -> Calls:
     source = e.shape(op.inputs[0])
@@ -105,12 +111,11 @@ def _weighted(
         e.zero(op.inputs[0]),
         e.zero(op.name),
     ]
-    kernel = function = e.program.kernels[op.name].name
     arguments = [f"&{name}", e.at(op.inputs[0]), e.at(op.name), e.scratch(op), *extra]
     clip, functions = _clip(e, op)
     if op.name in e.program.workspace.staged_bytes:
-        arguments += [f"NAS({kernel})", str(weights.size), str(table.size)]
-        function, functions = "staged", (kernel, *functions)
+        arguments += [f"NAS({function})", str(weights.size), str(table.size)]
+        function, functions = "staged", (function, *functions)
     return Calls(
         (
             words(f"{name}_weights", weights),

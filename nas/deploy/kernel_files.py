@@ -42,14 +42,14 @@ def _definitions() -> dict[str, list[str]]:
     return found
 
 
-def files_of(functions: Iterable[str]) -> dict[str, str]:
-    """File name -> text of all that `functions` need, sorted by name.
+def files_of(functions: Iterable[str], texts: Iterable[str] = ()) -> dict[str, str]:
+    """File name -> text of all that `functions` and generated `texts` need, sorted by name.
 
     Raises:
         UnsupportedOp: a function that no file defines.
     """
     needed: set[str] = set()
-    todo = ["kernels.h"]
+    todo = ["kernels.h", *(name for text in texts for name in _INCLUDES.findall(text))]
     for function in functions:
         if function not in _definitions():
             raise UnsupportedOp(f"kernel {function!r}: no file in nas/runtime defines it")

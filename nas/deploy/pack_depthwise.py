@@ -107,7 +107,7 @@ def _plane_3x3(shape: Shape) -> Plane | None:
     name = f"depthwise_3x3_{width}_{shape.channels}"
     odd = 12 * ((width + 1) // 2 % 2)
     sizes = {"WIDTH": width, "CHANNELS": shape.channels}
-    return Plane(name, _instance("depthwise_3x3.S", name, sizes), (724 + odd, 736 + odd))
+    return Plane(name, _instance("depthwise_3x3.inc", name, sizes), (724 + odd, 736 + odd))
 
 
 def _plane_any(shape: Shape) -> Plane | None:
@@ -137,7 +137,7 @@ def _plane_any(shape: Shape) -> Plane | None:
         "CHANNELS": shape.channels,
     }
     without_fpu = base + code + (8 if across == 1 else 0)
-    text = _instance("depthwise_shaped.S", name, sizes)
+    text = _instance("depthwise_shaped.inc", name, sizes)
     return Plane(name, text, (base + code, without_fpu))
 
 

@@ -51,7 +51,7 @@ def to_c(
     emitter = Emitter(model, program)
     names = {op: f"op_{name}" for op, name in identifiers(o.name for o in program.ops).items()}
     calls = [calls_of(emitter, op, names[op.name]) for op in program.ops]
-    lines = [f'#include "{prefix}.h"', "", '#include "kernels/kernels.h"']
+    lines = [f'#include "{prefix}.h"', "", '#include "kernels/kernels.h"', *_planes(program)]
     for call in calls:
         lines += [text for constant in call.constants for text in ("", constant)]
     lines += ["", *_stopping(prefix), f"void {prefix}_run(void *arena) {{"]
@@ -68,6 +68,15 @@ def to_c(
     functions = frozenset(name for call in calls for name in call.functions)
     header = _header(model, program, normalisation, prefix, title)
     return CSource(header, "\n".join([*lines, ""]), functions)
+
+
+def _planes(program: Program) -> list[str]:
+    """Declarations of the assembly that depthwise convolutions bring for their own sizes."""
+    names = sorted({k.plane.name for k in program.kernels.values() if k.plane is not None})
+    if not names:
+        return []
+    declared = ", ".join(f"NAS({name})" for name in names)
+    return ['#include "kernels/depthwise.h"', "", f"nas_plane {declared};"]
 
 
 def _stopping(prefix: str) -> list[str]:

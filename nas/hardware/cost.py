@@ -160,8 +160,8 @@ def _flash_bytes(program: Program, calls: list[Work], costs: Mapping[str, Any]) 
     if any(call.quantities.get("staged") for call in calls):
         needed.add("staged")
     code = sum(costs["code_bytes"][name] for name in needed)
-    instances = {kernel.instance for kernel in program.kernels.values() if kernel.instance}
-    code += held["instance_bytes"] * len(instances)
+    planes = {k.plane.name: k.plane for k in program.kernels.values() if k.plane}
+    code += sum(plane.code_bytes[held["core"] != "fpu"] for plane in planes.values())
     code += sum(kernel_row(costs, call.function)["call_bytes"] for call in calls)
     for op in program.graph.ops:
         code += program.kernels[op.name].weight_bytes

@@ -41,13 +41,13 @@ class Kernel:
         name: of the C function, without the prefix.
         weight_bytes: packed weights and constants that it reads.
         scratch_bytes: working memory that it needs.
-        instance: sizes for which a copy of the kernel is assembled; () for none.
+        plane: the assembly that a depthwise convolution brings for its own sizes.
     """
 
     name: str
     weight_bytes: int = 0
     scratch_bytes: int = 0
-    instance: tuple[int, ...] = ()
+    plane: pack_depthwise.Plane | None = None
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,24 @@ def _conv(op: Conv2d, graph: Graph) -> Kernel:
 
 
 def _depthwise(op: DepthwiseConv2d, graph: Graph) -> Kernel:
-    height, width, channels = graph.shapes[op.name]
+    source, (height, width, channels) = graph.shapes[op.inputs[0]], graph.shapes[op.name]
+    padding = window_padding(op, source)
+    shape = pack_depthwise.Shape(
+        op.kernel,
+        op.stride,
+        (padding[0][0], padding[1][0]),
+        (source[0], source[1]),
+        (height, width),
+        channels,
+    )
+    plane = pack_depthwise.plane(shape)
+    form = "" if plane is None else "3x3_" if "depthwise_3x3.inc" in plane.text else "shaped_"
     packed = pack_depthwise.weight_bytes(channels, size(op.kernel), op.weight_bits)
     return Kernel(
-        f"depthwise_{op.weight_bits}",
+        f"depthwise_{form}{op.weight_bits}",
         packed + pack_depthwise.table_bytes(channels),
         pack_depthwise.scratch_bytes(op.kernel, op.stride, height, width),
+        plane,
     )
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from nas.hardware.depthwise_work import depthwise_quantities
 from nas.hardware.gathering import gathering
-from nas.hardware.program import TILE, Kernel, Program
+from nas.hardware.program import TILE, Program
 from nas.network.ops import (
     Add,
     Concat,
@@ -191,9 +192,12 @@ def _reshape(op: Reshape, program: Program) -> list[Work]:
 
 
 def _depthwise(op: DepthwiseConv2d, program: Program) -> list[Work]:
-    kernel: Kernel = program.kernels[op.name]
-    out = program.graph.shapes[op.name]
-    quantities = {"channel": out[2], "value": size(out)}
+    kernel = program.kernels[op.name]
+    source, out = program.graph.shapes[op.inputs[0]], program.graph.shapes[op.name]
+    padding = window_padding(op, source)
+    kind = kernel.name.split("_")[1] if kernel.plane else "any"
+    pad = (padding[0][0], padding[1][0])
+    quantities = depthwise_quantities(kind, source, out, op.kernel, op.stride, pad)
     work = Work(kernel.name, quantities, kernel.weight_bytes / 8)
     return [work, *_clip(op, program)]
 
