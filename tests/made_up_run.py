@@ -186,34 +186,43 @@ def manifest() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def verdict(number: int) -> Verdict:
-    """verdict.json: 24 bytes of RAM and 1,000 of Flash less than predicted, 5 % more cycles."""
-    _, _, cost = costed(number)
-    cycles = round(1.05 * cost.cycles)
+def made_up_verdict(name: str, ram_bytes: int, flash_bytes: int, cycles: int) -> Verdict:
+    """What was measured is given; predicted were 66 bytes more RAM, 100 more Flash, 5 % less
+    cycles."""
     return Verdict(
-        id=architecture_id(student(number)),
+        id=name,
         runtime="cortex-m4-emulated",
         inputs=64,
         outputs_compared=256,
         outputs_differing=0,
-        predicted_ram_bytes=cost.ram_bytes,
-        measured_ram_bytes=cost.ram_bytes - 24,
-        predicted_flash_bytes=cost.flash_bytes,
-        measured_flash_bytes=cost.flash_bytes - 1000,
-        stack_bytes=cost.ram_bytes - 24 - cost.arena_bytes - 36,
-        instructions=54321,
-        predicted_cycles=cost.cycles,
+        predicted_ram_bytes=ram_bytes + 66,
+        measured_ram_bytes=ram_bytes,
+        predicted_flash_bytes=flash_bytes + 100,
+        measured_flash_bytes=flash_bytes,
+        stack_bytes=500,
+        instructions=45_678,
+        predicted_cycles=0.95 * cycles,
         modelled_cycles=cycles,
-        compiler=f"zig {NASTY}",
+        compiler="zig 0.1",
         device="cortex-m4-32k",
-        core_cycles=cycles - 2 * 1111,
-        data_misses=111,
-        code_misses=1000,
+        core_cycles=cycles - 2 * 1_500,
+        data_misses=500,
+        code_misses=1_000,
         wait_states=2,
         largest_difference=0,
         argmax_agreement=1.0,
         difference=None,
     )
+
+
+def verdict(number: int) -> Verdict:
+    """verdict.json of a candidate; another compiler than the name says."""
+    _, _, cost = costed(number)
+    name = architecture_id(student(number))
+    sizes = cost.ram_bytes - 66, cost.flash_bytes - 100
+    found = made_up_verdict(name, *sizes, round(cost.cycles / 0.95))
+    stack = sizes[0] - cost.arena_bytes - 36
+    return replace(found, stack_bytes=stack, compiler=f"zig {NASTY}")
 
 
 def proof(number: int, verified: str) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from nas.choosing.battery import (
     window_bytes,
 )
 from nas.errors import ProfileError, UsageError
-from nas.hardware.cost import estimate
-from nas.hardware.memory import plan_memory
+from nas.hardware.budget import price
 from nas.hardware.profile import list_profiles, load_profile
 from nas.network.graph import Graph, Input
 from nas.network.ops import Conv2d
@@ -33,7 +32,7 @@ def test_the_formula_gives_the_energy_of_the_cost() -> None:
     op = Conv2d("o", ("x",), 4, (3, 3), (1, 1), "same", 8, True)
     graph = Graph((Input("x", (8, 8, 2)),), (op,), "o")
     for profile in list_profiles():
-        cost = estimate(graph, plan_memory(graph), profile)
+        cost = price(graph, profile).cost
         text = energy_formula(cost.latency_s * 1e3, read_power(profile.to_dict()))
         assert text.endswith(f" = {cost.energy_j * 1e6:.3g} uJ")
     assert energy_formula(2.5, POWER) == "2.5 ms x 4 mA x 3 V = 30 uJ"

@@ -219,9 +219,13 @@ def _bits(row: FrontRow, about: Document) -> str:
     return (
         f"Against 8 bits in every layer its bits {'save' if saved >= 0 else 'add'} {abs(saved):,}"
         f" bytes of weights ({cost['weight_bytes']:,} instead of {plain['weight_bytes']:,});"
-        f" predicted are {abs(cycles):,.0f} cycles {'more' if cycles > 0 else 'less'} and, with the kernels of"
-        f" every width used, {abs(flash):,} bytes of Flash {'more' if flash > 0 else 'less'}.\n\n"
+        f" predicted are {_more(cycles, 'cycles')} and, with the kernels of every width used,"
+        f" {_more(flash, 'bytes of Flash')}.\n\n"
     )
+
+
+def _more(amount: float, what: str) -> str:
+    return f"{abs(amount):,.0f} {what} {'less' if amount < 0 else 'more'}"
 
 
 def _under_tflm(proof: Document | None) -> str:
