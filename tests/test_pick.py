@@ -127,7 +127,7 @@ def test_a_prediction_beside_verdicts_has_their_error(run: Path, picks: Picks) -
     assert "On the 2 candidates of this run that ran on the emulated chip, predictions" in words
     assert "6.6 % at most, Flash by 1.9 % in the mean and 2.5 % at most, cycles" in words
     assert "cycles by 5.0 % in the mean and 5.0 % at most" in words
-    assert line_of(text, "> c1a").count("~") == 4 and "~" not in line_of(text, "* c2b")
+    assert line_of(text, "> c1aaaaaaaaaaa 0").count("~") == 4 and "~" not in line_of(text, "* c2b")
     assert "ms modelled there, +-10 %; ~ predicted, not run" in words
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 from nas.choosing.measured import CYCLE_BAND, TFLM_CODE_KB, band
 from nas.export.emulate import Verdict
-from nas.network.ops import Op
 from nas.report.data import Candidate, Run
 from nas.report.format import (
     DASH,
@@ -66,48 +65,45 @@ def _verdict_facts(candidate: Candidate, verdict: Verdict, run: Run) -> str:
     ram, flash = verdict.measured_ram_bytes, verdict.measured_flash_bytes
     arena = int(candidate.values["arena_bytes"] or 0)
     working = ram - verdict.stack_bytes - arena
-    misses = verdict.data_misses + verdict.code_misses
+    misses = count(verdict.data_misses + verdict.code_misses)
     latency = number(candidate.values["latency_ms"])
     ends = [short(end) for end in band(latency)] if latency else [DASH, DASH]
     waits = plural(verdict.wait_states, "wait state")
-    pairs = [
-        (
-            "RAM, measured",
-            f"{count(ram)}\u00a0B{_of(ram, run.budgets.ram_bytes)}"
-            f"<small>{count(arena)} arena + {count(working)} working memory + "
-            f"{count(verdict.stack_bytes)} stack</small>",
-        ),
-        ("Flash, measured", f"{count(flash)}\u00a0B{_of(flash, run.budgets.flash_bytes)}"),
-        ("Instructions, exact", count(verdict.instructions)),
-        (
-            "Cycles, modelled",
-            f"{count(verdict.modelled_cycles)}<small>{count(verdict.core_cycles)} core + "
-            f"{count(misses)} Flash misses \u00d7 {waits}</small>",
-        ),
-        (
-            "Latency, modelled",
-            f"{short(latency, 'ms')}<small>{ends[0]} to {ends[1]}\u00a0ms with the model's "
-            f"{BAND}</small>",
-        ),
-        ("Outputs differing", f"{count(verdict.outputs_differing)} of "
-         f"{count(verdict.outputs_compared)}<small>{plural(verdict.inputs, 'input')}</small>"),
-    ]  # fmt: skip
-    return facts(pairs, "roomy")
+    parts = f"{count(arena)} arena + {count(working)} working memory + {count(verdict.stack_bytes)}"
+    inputs = plural(verdict.inputs, "input")
+    return facts(
+        [
+            _fact("RAM, measured", f"{count(ram)}\u00a0B", _of(ram, run.budgets.ram_bytes),
+                  f"{parts} stack"),
+            _fact("Flash, measured", f"{count(flash)}\u00a0B", _of(flash, run.budgets.flash_bytes)),
+            _fact("Instructions, measured", count(verdict.instructions)),
+            _fact("Cycles, modelled", count(verdict.modelled_cycles),
+                  f"{count(verdict.core_cycles)} core + {misses} Flash misses \u00d7 {waits}"),
+            _fact("Latency, modelled", short(latency, "ms"),
+                  f"{ends[0]} to {ends[1]}\u00a0ms with the model's {BAND}"),
+            _fact("Outputs differing", count(verdict.outputs_differing),
+                  f"of {count(verdict.outputs_compared)}, with {inputs}"),
+        ],
+        "roomy",
+    )  # fmt: skip
+
+
+def _fact(name: str, value: str, *notes: str) -> tuple[str, str]:
+    return name, value + "".join(f"<small>{note}</small>" for note in notes if note)
 
 
 def _of(used: float, budget: float | None) -> str:
-    return "" if not budget else f", {percent(used / budget, 0)} of {count(budget)}"
+    return "" if not budget else f"{percent(used / budget, 0)} of {count(budget)}"
 
 
 def _predictions(verdict: Verdict) -> str:
     rows = [
-        ("RAM, bytes", verdict.predicted_ram_bytes, verdict.measured_ram_bytes),
-        ("Flash, bytes", verdict.predicted_flash_bytes, verdict.measured_flash_bytes),
+        ("RAM, B", verdict.predicted_ram_bytes, verdict.measured_ram_bytes),
+        ("Flash, B", verdict.predicted_flash_bytes, verdict.measured_flash_bytes),
         ("Cycles", verdict.predicted_cycles, verdict.modelled_cycles),
     ]
     cells = [[name, count(a), count(b), change(a, b)] for name, a, b in rows]
-    heads = ["", "#Predicted by the search", "#On the emulated chip", "#Prediction off by"]
-    return table(heads, cells, "beside")
+    return table(["", "#Predicted", "#Emulated", "#Off by"], cells)
 
 
 def under_tflm(candidate: Candidate) -> str:
@@ -142,34 +138,26 @@ def saved_by_bits(candidate: Candidate) -> str:
     for op, bits in layers:
         before, now = plain.get(op.name, {}), own.get(op.name)
         if now is not None:
-            rows.append(_layer(op, bits, (now.weight_bytes, now.cycles), before))
-    heads = ["Layer", "#Bits", "#Weights, B", "#at 8 bits", "#Saved, B"]
-    heads += ["#Cycles", "#at 8 bits", "#Difference"]
-    return _bits_words(candidate, held) + table(heads, [*rows, _bits_sum(candidate, held)])
+            rows.append(
+                _layer(esc(op.name), f"{bits}\u00a0bits", (now.weight_bytes, now.cycles), before)
+            )
+    heads = ["Layer", "#Weights, B", "#Saved, B", "#Cycles", "#Change"]
+    total = sum(op.weight_bytes for op in candidate.per_op), sum(op.cycles for op in own.values())
+    whole = _layer("<b>Whole network</b>", "", total, held)
+    return _bits_words(candidate, held) + table(heads, [*rows, whole])
 
 
-def _layer(op: Op, bits: int, now: tuple[float, float], before: Any) -> list[str]:
+def _layer(name: str, bits: str, now: tuple[float, float], before: Any) -> list[str]:
+    """A row: bytes of weights and cycles, what they are at 8 bits, and the difference."""
     weights, cycles = number(dig(before, "weight_bytes")), number(dig(before, "cycles"))
-    if weights is None or cycles is None:
-        return [esc(op.name), str(bits), count(now[0]), DASH, DASH, count(now[1]), DASH, DASH]
+    saved = DASH if weights is None else count(weights - now[0])
     return [
-        esc(op.name),
-        str(bits),
-        count(now[0]),
-        count(weights),
-        count(weights - now[0]),
-        count(now[1]),
-        count(cycles),
-        change(now[1], cycles),
+        name + (bits and f"<small>{bits}</small>"),
+        f"{count(now[0])}<small>{count(weights)} at {BITS}\u00a0bits</small>",
+        f"<b>{saved}</b>",
+        f"{count(now[1])}<small>{count(cycles)} at {BITS}\u00a0bits</small>",
+        f"<b>{change(now[1], cycles or 0)}</b>",
     ]
-
-
-def _bits_sum(candidate: Candidate, held: Any) -> list[str]:
-    now = sum(op.weight_bytes for op in candidate.per_op), sum(op.cycles for op in candidate.per_op)
-    weights, cycles = number(dig(held, "weight_bytes")), number(dig(held, "cycles"))
-    cells = [count(now[0]), count(weights), count((weights or 0) - now[0])]
-    cells += [count(now[1]), count(cycles), change(now[1], cycles or 0)]
-    return ["<b>Whole network</b>", "", *(f"<b>{cell}</b>" for cell in cells)]
 
 
 def _bits_words(candidate: Candidate, held: Any) -> str:

@@ -90,7 +90,8 @@ def change(value: float, base: float) -> str:
     """By how much a value is off its base: `+3.1 %`."""
     if not base:
         return DASH
-    return f"{100 * (value / base - 1):+.1f}\u00a0%".replace("-", "\u2212")
+    text = f"{100 * (value / base - 1):+.1f}\u00a0%".replace("-", "\u2212")
+    return text[1:] if text[1:] == "0.0\u00a0%" else text
 
 
 def interval(low: Any, high: Any, to: str = " to ") -> str:
