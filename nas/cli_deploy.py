@@ -87,10 +87,16 @@ def _bundle(chosen: argparse.Namespace) -> int:
 def _calibrate(chosen: argparse.Namespace) -> int:
     from nas.calibration.command import calibrate
     from nas.progress import Progress
-    from nas.tables import print_calibration
+    from nas.tables import print_table
 
     with Progress(quiet=False) as progress:
         tables = calibrate(chosen.out, chosen.cc, chosen.programs, chosen.seed, progress.status)
-    print_calibration(tables)
-    print(chosen.out)
+    rows = [
+        (core, name, str(fit.samples), f"{fit.error_mean:.1%}", f"{fit.error_p95:.1%}")
+        for core, table in tables.items()
+        for name, fit in table.fits.items()
+    ]
+    columns = ("core", "kernel", "calls measured", "error of cycles", "95th percentile")
+    print_table(columns, rows, right=columns[2:])
+    print(f"{chosen.out}: errors are those of calls that the fit had not seen")
     return 0

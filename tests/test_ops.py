@@ -9,7 +9,7 @@ from integer_models import OPERATOR_CASES
 import nas.export.to_tflite
 from nas.errors import GraphError
 from nas.export import to_onnx, to_onnx_integer
-from nas.hardware.cost import kernel_of, kernel_row
+from nas.hardware.program import CHOICES
 from nas.network import reference
 from nas.network.graph import Graph, Input
 from nas.network.ops import (

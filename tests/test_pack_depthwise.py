@@ -34,9 +34,8 @@ def random_channels(rng: np.random.Generator, count: int, taps: int, bits: int) 
     if rng.integers(4) == 0:
         values = rng.choice([-limit, limit], (count, taps))
     sums = np.abs(values).sum(axis=1) * 128 + np.abs(bias)
-    shift = [
-        int(rng.integers(-largest_left(s), 1 + rng.choice([0, 12, 23]))) for s in sums[:, None]
-    ]
+    most = rng.choice([0, 12, 23], count)
+    shift = [rng.integers(-largest_left(s), m + 1) for s, m in zip(sums, most, strict=True)]
     return Channels(
         values.astype(np.int8),
         bias.astype(np.int32),
@@ -147,11 +146,14 @@ SHAPES = [
     shape_of((3, 3), 1, (16, 16), 32),
     shape_of((3, 3), 1, (25, 5), 64),
     shape_of((3, 3), 1, (2, 2), 4),
+    shape_of((3, 3), 1, (7, 7), 6),
     shape_of((3, 3), 1, (9, 2), 1023),
     shape_of((3, 3), 2, (48, 48), 8),
     shape_of((5, 5), 1, (12, 11), 24),
     shape_of((1, 5), 1, (1, 48), 64),
     shape_of((1, 7), 2, (1, 97), 24),
+    shape_of((1, 3), 1, (1, 41), 511),
+    shape_of((1, 4), 2, (3, 40), 3),
     shape_of((3, 1), 1, (31, 1), 5),
 ]
 
@@ -162,14 +164,18 @@ def test_each_shape_gets_the_fastest_plane_that_it_fits() -> None:
         "depthwise_3x3_16_32",
         "depthwise_3x3_5_64",
         "depthwise_3x3_2_4",
+        "depthwise_3x3_7_6",
         "depthwise_3x3_1x1_2_1023",
         "depthwise_3x3_2x2_24_8",
         "depthwise_5x5_1x1_11_24",
         "depthwise_1x5_1x1_48_64",
         "depthwise_1x7_2x2_49_24",
+        "depthwise_1x3_1x1_41_511",
+        "depthwise_1x4_2x2_20_3",
         "depthwise_3x1_1x1_1_5",
     ]
     assert plane(shape_of((3, 3), 3, (9, 9), 8)) is None
+    assert plane(shape_of((1, 3), 1, (1, 41), 512)) is None
     assert plane(shape_of((11, 11), 1, (20, 20), 8)) is None
 
 

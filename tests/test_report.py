@@ -287,7 +287,7 @@ def test_what_the_emulated_chip_showed(markup: str, loaded: Run) -> None:
         f"<small>{arena:,} arena + 36 working memory + {stack:,} stack</small>",
         f"{held.measured_flash_bytes:,} B<small>",
         "<dd>45,678</dd>",
-        f"{held.modelled_cycles:,}<small>{held.core_cycles:,} core + 1,500 Flash misses \u00d7 2 wait",
+        f"{held.modelled_cycles:,}<small>{held.core_cycles:,} core + 1,500 Flash misses ",
         f"<small>{0.9 * latency:#.3g} to {1.1 * latency:#.3g} ms with the model's ±10 %</small>",
         "<dd>0<small>of 256, with 64 inputs</small></dd>",
         f'<td class="n">{held.predicted_ram_bytes:,}</td><td class="n">{held.measured_ram_bytes:,}',

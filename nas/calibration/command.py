@@ -10,7 +10,6 @@ from nas.emulation.tools import cache_folder, check_tools
 from nas.hardware.profile import load_profile
 from nas.run_folder import write_atomic
 
-PROGRAMS, SEED = 20, 2026
 CORES = {"fpu": "cortex-m4f", "no_fpu": "cortex-m4"}
 
 

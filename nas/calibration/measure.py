@@ -11,6 +11,7 @@ from nas.calibration.samples import calibration_graph
 from nas.emulation.elf import Image
 from nas.errors import CalibrationError
 from nas.export.emulate import PREFIX, Bench, run_model
+from nas.hardware.cost import constant_bytes
 from nas.hardware.memory import plan_memory
 from nas.hardware.profile import Profile
 from nas.hardware.program import Program, program_of
@@ -18,7 +19,6 @@ from nas.hardware.work import Work, work_of
 from nas.network.graph import Graph
 from nas.network.random_model import random_inputs, with_random_numbers
 
-OPERATORS = 24  # of one calibration program
 ROOM_BYTES = 4 << 20  # calibration programs need no small device
 
 
@@ -32,8 +32,9 @@ class Linked:
         code_bytes: bytes of every function that was linked, rounded up to words, by name without
             the prefix.
         run_bytes: of the model's own function, which makes the calls.
-        constant_bytes: everything else in Flash.
+        constant_bytes: everything else in Flash, without weights and descriptors.
         stack_bytes: high-water mark.
+        frame_bytes: of it what the model's own function took while it called kernels.
     """
 
     calls: tuple[Work, ...]
@@ -42,6 +43,7 @@ class Linked:
     run_bytes: int
     constant_bytes: int
     stack_bytes: int
+    frame_bytes: int
 
 
 def roomy(profile: Profile) -> Profile:
@@ -59,7 +61,7 @@ def calibration_programs(bench: Bench, count: int, seed: int) -> Iterator[Linked
     """`count` programs of random operators, measured one after another."""
     rng = random.Random(seed)
     for number in range(count):
-        graph = calibration_graph(rng, OPERATORS)
+        graph = calibration_graph(rng)
         yield measured(graph, bench, number, staging_bytes=rng.choice((0, ROOM_BYTES // 8)))
 
 
@@ -92,7 +94,10 @@ def measured(graph: Graph, bench: Bench, seed: int, staging_bytes: int = 0) -> L
         )
         for work, part in zip(calls, measurement.parts, strict=False)
     )
-    return Linked(calls, samples, *_bytes(image, program), measurement.stack_bytes)
+    # A program whose only call is a jump has left its own frame before.
+    jumped = len(calls) == 1 and len(measurement.parts) == 1
+    frame = 0 if jumped else image.frame_bytes(f"{PREFIX}_run")
+    return Linked(calls, samples, *_bytes(image, program), measurement.stack_bytes, frame)
 
 
 def _bytes(image: Image, program: Program) -> tuple[dict[str, int], int, int]:
@@ -102,6 +107,6 @@ def _bytes(image: Image, program: Program) -> tuple[dict[str, int], int, int]:
         name = symbol.name.removeprefix(f"{PREFIX}_")
         held[name] = held.get(name, 0) + -(-symbol.size // 4) * 4
     run = held.pop("run")
-    weights = sum(kernel.weight_bytes for kernel in program.kernels.values())
-    rest = image.flash_bytes - sum(held.values()) - run - weights
+    known = sum(constant_bytes(op, program.kernels[op.name]) for op in program.ops)
+    rest = image.flash_bytes - sum(held.values()) - run - known
     return held, run, rest

@@ -33,17 +33,17 @@ WIDE_INNER, LONG_INNER = (520, 600, 777, 1024, 1500, 2048), 512
 Drawn = tuple[Callable[[str, tuple[str, ...]], Op], list[Shape]]
 KINDS = (
     *("conv", "pointwise", "fully_connected", "depthwise_series", "depthwise_image", "wide") * 2,
-    *("conv", "pointwise", "depthwise_series", "depthwise_image"),
+    *("conv", "pointwise", "depthwise_series", "depthwise_image", "depthwise_image", "wide"),
+    "depthwise_any",
     *("pool", "pool", "add", "mul", "concat", "pad", "table", "reshape", "clipped"),
 )
 
 
-def calibration_graph(rng: random.Random, operators: int) -> Graph:
-    """A graph of `operators` unrelated operators."""
+def calibration_graph(rng: random.Random) -> Graph:
+    """A graph of unrelated operators, one or more of each kind."""
     inputs: list[Input] = []
     ops: list[Op] = []
-    for number in range(operators):
-        kind = KINDS[number % len(KINDS)]
+    for number, kind in enumerate(KINDS):
         if kind == "clipped":
             _put_clipped(rng, number, inputs, ops)
             continue
@@ -144,9 +144,12 @@ def _window(rng: random.Random, shape: Shape, size: int) -> tuple[Pair, Pair]:
 def _depthwise(rng: random.Random, kind: str) -> Drawn:
     while True:
         shape = _map(rng, _channels(rng))
-        if (shape[0] == 1) == (kind == "depthwise_series"):
+        if kind == "depthwise_any" or (shape[0] == 1) == (kind == "depthwise_series"):
             break
-    kernel, stride = _window(rng, shape, rng.choice((3, 3, 5, 7) if shape[0] == 1 else (3, 3, 5)))
+    sizes = (3, 3, 5, 7) if shape[0] == 1 else (3, 3, 3, 5)
+    kernel, stride = _window(rng, shape, rng.choice(sizes))
+    if kind == "depthwise_any":  # a stride that no plane has
+        stride = (min(3, shape[0]), 3)
     padding: Padding = "same"
     bits, relu = rng.choice(WEIGHT_BITS), rng.random() < 0.5
     return (lambda n, ins: DepthwiseConv2d(n, ins, kernel, stride, padding, bits, relu)), [shape]

@@ -1,9 +1,10 @@
 """`kernel_costs.toml`: what the calibration found, one part a kind of core."""
 
+import itertools
 import random
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from nas.hardware.program import program_of
 from nas.hardware.work import work_of
 from nas.network.graph import Graph
 
-MOST_DRAWS = 20_000
+MOST_DRAWS, SINGLES = 50_000, 6
 WAIT_STATES = 4  # any but 0: misses are counted, not priced
 PLANES = re.compile(r"depthwise_(3x3|shaped)_\d")
 START_UP = {"Reset_Handler", "Default_Handler", "main"}
@@ -64,8 +65,8 @@ def calibrate_core(
     rows = {
         "program": {
             "flash_bytes": _base_bytes(held),
-            "stack_bytes": max(0, *(_excess(linked, stacks) for linked in held)),
-            "staged_stack_bytes": _staged_stack(bench, stacks),
+            "stack_bytes": max(linked.frame_bytes for linked in held),
+            "staged_stack_bytes": _stack("conv_8", bench, ROOM_BYTES // 8) - stacks["conv_8"],
             "core": "fpu" if profile.has_fpu else "no_fpu",
         },
         "code_bytes": code,
@@ -125,8 +126,8 @@ def _needs(functions: Sequence[str], bench: Bench) -> tuple[dict[str, list[str]]
     return needs, dict(sorted(sizes.items()))
 
 
-def _single(function: str, staging_bytes: int) -> Graph:
-    """The first random graph of one operator that calls `function` first, staged if it may be."""
+def _singles(function: str, staging_bytes: int) -> Iterator[Graph]:
+    """Random graphs of one operator that calls `function` first, staged if it may be."""
     rng = random.Random(0)
     for _ in range(MOST_DRAWS):
         graph = single_operator(rng)
@@ -134,30 +135,20 @@ def _single(function: str, staging_bytes: int) -> Graph:
         calls = work_of(graph.ops[0], program)
         staged = bool(program.workspace.staged_bytes)
         if calls and calls[0].function == function and staged == bool(staging_bytes):
-            return graph
-    raise CalibrationError(f"{function}: no operator of {MOST_DRAWS} drawn ones calls it")
+            yield graph
+    raise CalibrationError(f"{function}: too few of {MOST_DRAWS} drawn operators call it")
+
+
+def _stack(function: str, bench: Bench, staging_bytes: int = 0) -> int:
+    """Stack of a kernel with all that it calls: the most of several sizes, as paths differ."""
+    graphs = itertools.islice(_singles(function, staging_bytes), SINGLES)
+    linked = [measured(graph, bench, 0, staging_bytes) for graph in graphs]
+    return max(one.stack_bytes - one.frame_bytes for one in linked)
 
 
 def _stacks(functions: Iterable[str], bench: Bench) -> dict[str, int]:
-    """Function -> stack of a program that calls it once, the program's own frame included.
-
-    What is only ever called beside others, and calls nothing itself, has no row.
-    """
-    alone = [name for name in functions if name != "clip"]
-    return {n: measured(_single(n, 0), bench, 0).stack_bytes for n in alone}
-
-
-def _excess(linked: Linked, stacks: Mapping[str, int]) -> int:
-    """Stack of a program of many calls beyond that of its deepest kernel alone."""
-    if any(call.quantities.get("staged") for call in linked.calls):
-        return 0
-    return linked.stack_bytes - max(stacks.get(call.function, 0) for call in linked.calls)
-
-
-def _staged_stack(bench: Bench, stacks: Mapping[str, int]) -> int:
-    """What the copying of weights to RAM adds to the stack of the kernel that then runs."""
-    linked = measured(_single("conv_8", ROOM_BYTES // 8), bench, 0, ROOM_BYTES // 8)
-    return linked.stack_bytes - stacks["conv_8"]
+    """Function -> stack; what is only ever called beside others, and calls nothing, has no row."""
+    return {name: _stack(name, bench) for name in functions if name != "clip"}
 
 
 def _call_bytes(held: Sequence[Linked]) -> dict[str, float]:

@@ -184,8 +184,9 @@ def _needs(row: FrontRow, about: Document, manifest: Document, proofs: Proofs) -
 {_kinds(row, proofs)}
 
 {_bits(row, about)}Energy = latency x active current x supply voltage of the profile: the core,
-without sensors, radio, regulator and sleep. Latency begins with the int8 inputs: quantising the
-window comes on top. Battery life: `nas pick RUN {row.id} --every-s 1 --cell CR2032`.
+without sensors, radio, regulator and sleep. All of this is from the int8 inputs on: quantising the
+window, in time and code, comes on top. Battery life:
+`nas pick RUN {row.id} --every-s 1 --cell CR2032`.
 
 {_under_tflm(proofs.verification)}"""
 

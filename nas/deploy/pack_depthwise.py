@@ -105,28 +105,29 @@ def _plane_3x3(shape: Shape) -> Plane | None:
     if (width + 3) * shape.channels > IMMEDIATE or width > 164:
         return None
     name = f"depthwise_3x3_{width}_{shape.channels}"
-    odd = 12 * ((width + 1) // 2 % 2)
     sizes = {"WIDTH": width, "CHANNELS": shape.channels}
-    return Plane(name, _instance("depthwise_3x3.inc", name, sizes), (724 + odd, 736 + odd))
+    code = 784 + 160 * (width % 2) + 12 * (width // 2 % 2)
+    return Plane(name, _instance("depthwise_3x3.inc", name, sizes), (code, code + 8))
 
 
 def _plane_any(shape: Shape) -> Plane | None:
     (height, width), (down, across) = shape.kernel, shape.stride
-    row = _row_bytes(width, across, shape.outputs[1])
-    words = width // 2 + 1
+    out_width = shape.outputs[1]
     if across == 1:
-        steps, end = words, 16 * words
-        code, base = height * (28 * steps + 4), 260
+        steps, per_row, shortest, longest = width // 2 + 1, 4, 320, 444
+        read = 16 * steps
     elif across == 2:
-        steps = (width + 1) // 2
-        end = 16 * (steps + 2)
-        code, base = height * (24 * steps + 12), 264
+        steps, per_row, shortest, longest = (width + 1) // 2, 12, 324, 460
+        read = 16 * (steps + 2)
     else:
         return None
-    furthest = max((height - 1) * row + end, 4 * shape.channels, 16 + 8 * height * words)
-    if furthest > IMMEDIATE or code > LOOP_BYTES:
+    tiles = 2 if height * steps <= 4 else 1  # in the loop
+    code = tiles * height * ((28 if across == 1 else 24) * steps + per_row)
+    read += (height - 1) * _row_bytes(width, across, out_width) + (tiles - 1) * 32 * across
+    taps = 16 + 8 * height * (width // 2 + 1)
+    if max(read, taps, 4 * tiles * shape.channels) > IMMEDIATE or code > LOOP_BYTES:
         return None
-    out_width = shape.outputs[1]
+    code += shortest if tiles == 1 else longest + 12 * ((out_width + 3) // 4 % 2)
     name = f"depthwise_{height}x{width}_{down}x{across}_{out_width}_{shape.channels}"
     sizes = {
         "KERNEL_HEIGHT": height,
@@ -136,9 +137,8 @@ def _plane_any(shape: Shape) -> Plane | None:
         "WIDTH": out_width,
         "CHANNELS": shape.channels,
     }
-    without_fpu = base + code + (8 if across == 1 else 0)
     text = _instance("depthwise_shaped.inc", name, sizes)
-    return Plane(name, text, (base + code, without_fpu))
+    return Plane(name, text, (code, code + (4 if across == 1 else 0)))
 
 
 def _instance(source: str, name: str, sizes: dict[str, int]) -> str:

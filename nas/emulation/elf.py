@@ -101,6 +101,23 @@ class Image:
                 return function.name
         return hex(address)
 
+    def frame_bytes(self, function: str) -> int:
+        """Stack that a function takes before it calls another: what it pushes, and room."""
+        symbol, total = self.symbol(function), 0
+        for address, encoding in self.encodings():
+            if not symbol.address <= address < symbol.address + symbol.size:
+                continue
+            word = int.from_bytes(encoding[:2], "little")
+            if _is_call(encoding):
+                break
+            if word >> 9 == 0x5A:  # PUSH
+                total += 4 * (word & 0x1FF).bit_count()
+            elif word == 0xE92D:  # PUSH.W
+                total += 4 * int.from_bytes(encoding[2:], "little").bit_count()
+            elif word >> 7 == 0x161:  # SUB sp, #
+                total += 4 * (word & 0x7F)
+        return total
+
     def returns(self, function: str) -> list[int]:
         """Addresses in `function` to which the functions that it calls return, in order."""
         symbol = self.symbol(function)

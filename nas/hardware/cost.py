@@ -15,7 +15,7 @@ from typing import Any
 
 from nas.errors import UnsupportedOp
 from nas.hardware.profile import Profile
-from nas.hardware.program import Program
+from nas.hardware.program import Kernel, Program
 from nas.hardware.work import Work, work_of
 from nas.network.ops import Conv2d, DepthwiseConv2d, Op, Pool, size
 
@@ -144,11 +144,20 @@ def _sum(coefficients: Mapping[str, float], call: Work) -> float:
 
 
 def _stack_bytes(calls: list[Work], costs: Mapping[str, Any]) -> int:
-    program = costs["program"]
-    deepest = max((kernel_row(costs, c.function)["stack_bytes"] for c in calls), default=0)
-    if any(call.quantities.get("staged") for call in calls):
-        deepest += program["staged_stack_bytes"]
+    """The deepest kernel's and the model's own."""
+    program, deepest = costs["program"], 0
+    for call in calls:
+        depth = kernel_row(costs, call.function)["stack_bytes"]
+        if call.quantities.get("staged"):
+            depth += program["staged_stack_bytes"]
+        deepest = max(deepest, depth)
     return int(program["stack_bytes"] + deepest)
+
+
+def constant_bytes(op: Op, kernel: Kernel) -> int:
+    """Flash that `op` takes beside code: weights, tables, the description that its kernel reads."""
+    described = isinstance(op, Conv2d | DepthwiseConv2d)
+    return kernel.weight_bytes + CONV_BYTES * described + POOL_BYTES * isinstance(op, Pool)
 
 
 def _flash_bytes(program: Program, calls: list[Work], costs: Mapping[str, Any]) -> int:
@@ -163,8 +172,5 @@ def _flash_bytes(program: Program, calls: list[Work], costs: Mapping[str, Any]) 
     planes = {k.plane.name: k.plane for k in program.kernels.values() if k.plane}
     code += sum(plane.code_bytes[held["core"] != "fpu"] for plane in planes.values())
     code += sum(kernel_row(costs, call.function)["call_bytes"] for call in calls)
-    for op in program.graph.ops:
-        code += program.kernels[op.name].weight_bytes
-        code += CONV_BYTES if isinstance(op, Conv2d | DepthwiseConv2d) else 0
-        code += POOL_BYTES if isinstance(op, Pool) else 0
+    code += sum(constant_bytes(op, program.kernels[op.name]) for op in program.graph.ops)
     return int(held["flash_bytes"] + code + 0.5)

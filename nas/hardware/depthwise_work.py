@@ -32,11 +32,12 @@ def depthwise_quantities(
     few = channels < GROUP
     steps = kernel[1] // 2 + 1 if stride[1] == 1 else (kernel[1] + 1) // 2
     if kind == "3x3":
-        rows, tiles, products = (height + 1) // 2, (width + 1) // 2, 1
+        rows, tiles, products, odd = (height + 1) // 2, width // 2, 1, width % 2
     elif kind == "shaped":
         rows, tiles, products = height, (width + 3) // 4, kernel[0] * steps
+        odd = tiles % 2 if products <= 4 else 0  # of two tiles that the loop does at once
     else:
-        rows, tiles, products = height, width, kernel[0] * (kernel[1] // 2 + 1)
+        rows, tiles, products, odd = height, width, kernel[0] * (kernel[1] // 2 + 1), 0
     one_strip = strips == 1
     return {
         "group": groups,
@@ -59,7 +60,9 @@ def depthwise_quantities(
         "plane_tile": channels * rows * tiles,
         "plane_product": channels * rows * tiles * products if products > 1 else 0,
         "plane_kernel_row": channels * rows * tiles * kernel[0] if products > 1 else 0,
-        "plane_odd": channels * rows if width % 4 and kind == "shaped" else 0,
+        "plane_odd": channels * rows * odd,
+        "plane_cut": channels * rows * (width % 4 > 0) if kind == "shaped" else 0,
+        "plane_twice": channels * rows * tiles * (kind == "shaped" and products <= 4),
     }
 
 

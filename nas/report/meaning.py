@@ -32,7 +32,8 @@ KINDS = (
 RAN = (
     ("RAM", "measured", "The program linked and run on the emulated chip: arena, working memory "
      "and the stack's high-water mark. Interrupts need stack of their own."),
-    ("Flash", "measured", "The linked program: weights, constants, code and start-up."),
+    ("Flash", "measured", "The linked program: weights, constants, code and start-up. "
+     "What quantises real values is not in it, and not in the latency."),
     ("Latency", "modelled", "Cycles of the emulated run divided by the clock: the core's by "
      "published timings, the Flash's by wait states and caches after an STM32L4's. The model was "
      f"within {100 * CYCLE_BAND:.0f}\u00a0% of silicon on public programs; these networks were not "

@@ -27,9 +27,9 @@ static inline int8_t output_of(int32_t sum, const nas_channel *channel) {
     return (int8_t)value;
 }
 
-/* The nas_plane for any window and stride. */
-static void any_plane(const nas_channel *channel, const uint32_t *x, int8_t *y, uint32_t rows,
-                      const nas_conv *conv) {
+/* One channel, any window and stride. */
+static void any_channel(const nas_channel *channel, const uint32_t *x, int8_t *y, uint32_t rows,
+                        const nas_conv *conv) {
     const uint32_t *taps = (const uint32_t *)(channel + 1);
     uint32_t words = nas_tap_words(conv), row_words = 4 * nas_row_pairs(conv);
     uint32_t columns = conv->out_width * (uint32_t)conv->stride_width;
@@ -45,6 +45,15 @@ static void any_plane(const nas_channel *channel, const uint32_t *x, int8_t *y, 
             *y = output_of(sum, channel);
             y += conv->out_channels;
         }
+    }
+}
+
+/* The nas_plane for any window and stride. */
+static void any_plane(const nas_channel *channel, const uint32_t *x, int8_t *y, uint32_t rows,
+                      uint32_t channels, const nas_conv *conv) {
+    const uint32_t *block = (const uint32_t *)channel;
+    for (; channels > 0; channels--, block += nas_block_words(conv)) {
+        any_channel((const nas_channel *)block, x++, y++, rows, conv);
     }
 }
 

@@ -13,11 +13,12 @@ typedef struct {
     int32_t bias, multiplier, offset, shift;
 } nas_channel;
 
-/* Computes `rows` rows of one channel's outputs. `channel` is followed by the taps, see
- * depthwise_planes.c; `x` is the channel's word of the first pair of the uppermost input row, `y`
- * the first output. Each shape has its own function; the portable path needs none. */
+/* Computes `rows` rows of outputs of up to four channels. `channel` is followed by the taps and the
+ * other channels, see depthwise_planes.c; `x` is the first channel's word of the first pair of the
+ * uppermost input row, `y` the first output. Each shape has its own function; the portable path
+ * needs none. */
 typedef void nas_plane(const nas_channel *channel, const uint32_t *x, int8_t *y, uint32_t rows,
-                       const nas_conv *conv);
+                       uint32_t channels, const nas_conv *conv);
 
 #if defined(__ARM_FEATURE_DSP)
 #define NAS_PLANE(plane) (plane)
@@ -33,6 +34,11 @@ void NAS(depthwise_planes)(const nas_conv *conv, const int8_t *x, int8_t *y, voi
  * odd column. */
 static inline uint32_t nas_tap_words(const nas_conv *conv) {
     return conv->kernel_width / 2u + 1;
+}
+
+/* Words from one channel's block to the next one's. */
+static inline uint32_t nas_block_words(const nas_conv *conv) {
+    return 4 + 2u * conv->kernel_height * nas_tap_words(conv);
 }
 
 /* Pairs of columns in a row of scratch: what whole tiles of four outputs read. */

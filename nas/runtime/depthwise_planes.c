@@ -6,8 +6,7 @@
 /* Four channels at a time are split into 16-bit lanes. A row in scratch is a sequence of pairs of
  * columns, padding included; a pair is four words, one a channel, the left column in the lower
  * half. Several output rows are computed from what is split, so that the constants of a channel are
- * read seldom; the input rows that the next ones share are moved, not split again. What is read
- * from x is no longer needed when y is written, so y may be x where the map does not grow.
+ * read seldom; the input rows that the next ones share are moved, not split again.
  *
  * Before the rows stand four blocks, one a channel: nas_channel, then two words for each two taps
  * of a kernel row: taps (2i, 2i + 1), for outputs that start on an even column, and (2i - 1, 2i),
@@ -32,8 +31,9 @@ enum { HAS_LEFT = 1, HAS_TWO = 2, HAS_RIGHT = 4, HAS_REST = 8 };
 typedef struct {
     const nas_conv *conv;
     nas_split split;
-    uint32_t *blocks, *rows;
-    uint32_t block_words, row_words;
+    nas_channel *blocks;
+    uint32_t *rows;
+    uint32_t row_words;
     uint32_t before;    /* words of padding left of what is split */
     uint32_t most_rows; /* of the output, in a strip */
     uint32_t *first;    /* if one strip holds the map: the first row inside, */
@@ -53,7 +53,7 @@ typedef struct {
     int32_t zero, odd_zero; /* z and 2 z + 1, for the output's zero point z */
 } nas_reader;
 
-void NAS(depthwise_blocks)(nas_reader *reader, uint32_t *blocks, uint32_t count);
+void NAS(depthwise_blocks)(nas_reader *reader, nas_channel *blocks, uint32_t count);
 
 static inline uint32_t min(uint32_t a, uint32_t b) {
     return a < b ? a : b;
@@ -173,12 +173,7 @@ static NAS_ONCE void convolve_strips(const nas_work *work, const int8_t *x, int8
         int32_t needed = ((int32_t)strip - 1) * conv->stride_height + conv->kernel_height;
         uint32_t *to = work->rows + (uint32_t)held * work->row_words;
         split_rows(work, x, to, row + held, row + needed);
-        NAS_ROLLED
-        for (uint32_t i = 0; i < count; i++) {
-            const uint32_t *block = work->blocks + i * work->block_words;
-            const uint32_t *from = work->rows + skip + i;
-            work->plane((const nas_channel *)block, from, y + i, strip, conv);
-        }
+        work->plane(work->blocks, work->rows + skip, y, strip, count, conv);
         row += (int32_t)strip * conv->stride_height;
         y += strip * conv->out_width * conv->out_channels;
         if (strip < left) {
@@ -191,12 +186,8 @@ static NAS_ONCE void convolve_strips(const nas_work *work, const int8_t *x, int8
 static void convolve_map(const nas_work *work, const int8_t *x, int8_t *y, uint32_t skip,
                          uint32_t count) {
     const nas_conv *conv = work->conv;
-    const uint32_t *block = work->blocks, *from = work->rows + skip;
     split_inside(work, x, work->first, work->inside);
-    NAS_ROLLED
-    for (; count > 0; count--, block += work->block_words) {
-        work->plane((const nas_channel *)block, from++, y++, conv->out_height, conv);
-    }
+    work->plane(work->blocks, work->rows + skip, y, conv->out_height, count, conv);
 }
 
 /* Fills `work` in, and writes the columns of padding. */
@@ -215,10 +206,9 @@ static NAS_ONCE void prepare(nas_work *work, const nas_conv *conv, uint32_t *scr
     work->split.fours = many / 4;
     work->split.parts = (left ? HAS_LEFT : 0u) | (many & 2 ? HAS_TWO : 0u) |
                         (many & 1 ? HAS_RIGHT : 0u) | (x_rest || pairs > inside ? HAS_REST : 0u);
-    work->block_words = 4 + 2u * conv->kernel_height * nas_tap_words(conv);
     work->row_words = 4 * pairs;
-    work->blocks = scratch;
-    work->rows = scratch + 4 * work->block_words;
+    work->blocks = (nas_channel *)scratch;
+    work->rows = scratch + 4 * nas_block_words(conv);
     work->before = 4 * before;
     work->most_rows = strip_rows(conv, 4 * work->row_words);
     uint32_t *row = work->rows;

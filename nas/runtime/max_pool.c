@@ -18,12 +18,12 @@ static int8_t largest(const nas_pool *pool, const int8_t *x) {
 #if defined(__ARM_FEATURE_DSP)
 /* The same for four channels. */
 static inline uint32_t largest_four(const nas_pool *pool, const int8_t *x) {
-    uint32_t best = 0x80808080u;
+    uint32_t row_bytes = (uint32_t)pool->in_width * pool->channels, best = 0x80808080u;
     NAS_ROLLED
-    for (uint32_t i = 0; i < pool->kernel_height; i++) {
-        const int8_t *at = x + i * pool->in_width * pool->channels;
+    for (uint32_t i = pool->kernel_height; i > 0; i--, x += row_bytes) {
+        const int8_t *at = x;
         NAS_ROLLED
-        for (uint32_t j = 0; j < pool->kernel_width; j++, at += pool->channels) {
+        for (uint32_t j = pool->kernel_width; j > 0; j--, at += pool->channels) {
             best = nas_max4(best, nas_load(at));
         }
     }

@@ -58,6 +58,13 @@ static inline int32_t nas_multiply_add(int32_t a, int32_t b, int32_t addend) {
     return result;
 }
 
+/* a * b >> 32 */
+static inline int32_t nas_multiply_top(int32_t a, int32_t b) {
+    int32_t result;
+    __asm__("smmul %0, %1, %2" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+}
+
 static inline int32_t nas_saturate(int32_t value) {
     int32_t result;
     __asm__("ssat %0, #8, %1" : "=r"(result) : "r"(value) : "cc");
