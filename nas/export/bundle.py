@@ -88,11 +88,7 @@ def describe(title: str, classes: Sequence[str], inputs: Mapping[str, Any]) -> D
 
 
 def write_c(folder: Path, files: Mapping[str, str]) -> None:
-<<<<<<< HEAD
-    """Writes a bundle's files, removes an earlier one's; RunError if the disk refuses."""
-=======
     """Writes a bundle and removes what an earlier one left; RunError if the disk refuses."""
->>>>>>> origin/HEAD
     for path, text in files.items():
         write_atomic(folder / path, text.encode())
     for old in folder.rglob("*"):
