@@ -18,6 +18,7 @@ from nas.choosing.brief import brief, write_briefs
 from nas.choosing.choose import FrontRow
 from nas.choosing.firmware import Proofs, c_prefix
 from nas.data.task import Task, make_task
+from nas.deploy import packing
 from nas.export.bundle import Candidate, at_8_bits, write_candidate
 from nas.export.runtimes import run_litert
 from nas.hardware.budget import price
@@ -326,6 +327,20 @@ def test_predictions_come_with_the_error_of_others(world: World) -> None:
 def test_eight_bits_save_nothing(world: World) -> None:
     plain = replace(world.row, weight_bits=(8, 8, 8, 8))
     assert "Against 8 bits" not in brief(plain, world.about, MANIFEST, world.proofs)
+
+
+def test_the_same_network_at_8_bits(world: World) -> None:
+    cost, plain = world.about["cost"], world.about["at_8_bits"]
+    assert set(plain) == {"weight_bytes", "flash_bytes", "cycles", "per_op"}
+    saved = packing.packed_bytes(24, 6, 8) - packing.packed_bytes(24, 6, 4)
+    for own, other in zip(cost["per_op"], plain["per_op"], strict=True):
+        assert set(other) == {"name", "weight_bytes", "cycles"} and own["name"] == other["name"]
+        same = own["name"] != "a"  # the one layer of 4 bits: 24 inputs, 6 outputs
+        assert (other["cycles"] == own["cycles"]) is same
+        assert other["weight_bytes"] - own["weight_bytes"] == (0 if same else saved)
+    for key in ("weight_bytes", "cycles"):
+        assert plain[key] == pytest.approx(sum(op[key] for op in plain["per_op"]))
+    assert saved > 0 and plain["flash_bytes"] != cost["flash_bytes"]
 
 
 def test_briefs_of_a_run(world: World) -> None:

@@ -102,6 +102,7 @@ def firmware(row: FrontRow, about: Document, proofs: Proofs) -> str:
 
 
 def first_checks(about: Document, verdict: Verdict | None) -> str:
+    """What to look at first on a board, with the figures that must come out."""
     if verdict is None:
         stack = "none was\n   measured."
         cycles = f"{about['cost']['cycles']:,.0f}\n   cycles are predicted."
@@ -112,6 +113,7 @@ def first_checks(about: Document, verdict: Verdict | None) -> str:
 
 
 def proven(row: FrontRow, proofs: Proofs) -> str:
+    """What ran and what it showed, and what none of it shows."""
     proof, verdict = proofs.verification, proofs.verdict
     if proof is None:
         ran = "- That the files compute what was scored: not verified; `nas verify RUN` does it.\n"
