@@ -302,7 +302,7 @@ def test_what_the_emulated_chip_showed(markup: str, loaded: Run) -> None:
 
 
 def test_what_was_not_run_is_called_predicted(markup: str, page: str, loaded: Run) -> None:
-    for index, why in ((0, "no compiler &lt;b&gt;"), (-1, "this candidate's C has not been run.")):
+    for index, why in ((0, "no compiler &lt;b&gt;"), (-1, "nas verify does it.")):
         assert loaded.candidates[index].verdict is None
         shown = panels(markup)[index]
         text = block(shown, "On the emulated chip")

@@ -37,9 +37,9 @@ def emulated(candidate: Candidate, run: Run) -> str:
     verdict = candidate.verdict
     if verdict is None:
         failure = dig(candidate.verification, "failure")
-        why = esc(failure) if failure else "this candidate's C has not been run."
+        why = esc(str(failure).rstrip(".")) if failure else "nas verify does it"
         return (
-            f'<p class="note">Not run on the emulated chip: {why} RAM, Flash, latency and energy '
+            f'<p class="note">Not run on the emulated chip: {why}. RAM, Flash, latency and energy '
             "are predicted.</p>"
         )
     return _verdict_words(verdict) + _verdict_facts(candidate, verdict, run) + _predictions(verdict)
@@ -141,7 +141,7 @@ def saved_by_bits(candidate: Candidate) -> str:
             rows.append(
                 _layer(esc(op.name), f"{bits}\u00a0bits", (now.weight_bytes, now.cycles), before)
             )
-    heads = ["Layer", "#Weights, B", "#Saved, B", "#Cycles", "#Change"]
+    heads = ["Layer", "#Bytes saved", "#Cycles paid", "#Weights, B", "#Cycles"]
     total = sum(op.weight_bytes for op in candidate.per_op), sum(op.cycles for op in own.values())
     whole = _layer("<b>Whole network</b>", "", total, held)
     return _bits_words(candidate, held) + table(heads, [*rows, whole])
@@ -153,10 +153,10 @@ def _layer(name: str, bits: str, now: tuple[float, float], before: Any) -> list[
     saved = DASH if weights is None else count(weights - now[0])
     return [
         name + (bits and f"<small>{bits}</small>"),
-        f"{count(now[0])}<small>{count(weights)} at {BITS}\u00a0bits</small>",
         f"<b>{saved}</b>",
-        f"{count(now[1])}<small>{count(cycles)} at {BITS}\u00a0bits</small>",
         f"<b>{change(now[1], cycles or 0)}</b>",
+        f"{count(now[0])}<small>{count(weights)} at {BITS}\u00a0bits</small>",
+        f"{count(now[1])}<small>{count(cycles)} at {BITS}\u00a0bits</small>",
     ]
 
 
