@@ -94,7 +94,7 @@ def test_every_kernel_in_use_has_a_row_and_what_it_needs_has_bytes(core: str) ->
 
 
 def test_what_has_no_row_is_refused() -> None:
-    with pytest.raises(UnsupportedOp, match="kernel 'softmax': no row in kernel_costs.toml"):
+    with pytest.raises(UnsupportedOp, match="kernel 'softmax': no row"):
         kernel_row(core_costs(DEVICE), "softmax")
 
     @dataclass(frozen=True)

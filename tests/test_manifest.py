@@ -38,6 +38,7 @@ def options(tmp_path: Path) -> Options:
         distil=True,
         validation=None,
         verify=True,
+        cc=None,
         workers=2,
         storage=None,
         out=tmp_path / "run",

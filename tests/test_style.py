@@ -31,6 +31,7 @@ CONFINED = {
     "flatbuffers": {"to_tflite"},
     "plotly": {"page"},
     "pandas": {"recordings"},
+    "scipy": {"fit"},
     "rich": {"progress", "tables"},
     "unicorn": {"machine"},
     "capstone": {"cycles"},

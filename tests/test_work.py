@@ -1,4 +1,4 @@
-"""What kernels have to do, counted another way: every output once, every strip within its memory."""
+"""What kernels have to do, counted another way: every output once, strips within their memory."""
 
 import itertools
 import random

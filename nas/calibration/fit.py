@@ -70,12 +70,19 @@ def _solve(
     matrix: NDArray[np.float64], values: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Non-negative coefficients: matrix @ coefficients nearest to values, rows over `weights`."""
+    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12)
+    found: NDArray[np.float64] = (
+        non_negative(matrix / scale / weights[:, None], values / weights) / scale
+    )
+    return found
+
+
+def non_negative(matrix: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The non-negative x (columns,) for which matrix @ x is nearest to values (rows,)."""
     from scipy.optimize import nnls
 
-    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12)
-    found, _ = nnls(matrix / scale / weights[:, None], values / weights, maxiter=10_000)
-    result: NDArray[np.float64] = found / scale
-    return result
+    found: NDArray[np.float64] = nnls(matrix, values, maxiter=10_000)[0]
+    return found
 
 
 def _named(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:

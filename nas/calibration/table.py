@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.calibration.fit import Fit, Sample, fit_function
+from nas.calibration.fit import Fit, Sample, fit_function, non_negative
 from nas.calibration.measure import ROOM_BYTES, Linked, calibration_programs, measured, roomy
 from nas.calibration.samples import single_operator
 from nas.deploy.kernel_files import files_of
@@ -94,7 +94,8 @@ def _row(fit: Fit, stack: int, call_bytes: float, needs: Sequence[str]) -> dict[
 
 def _needs(functions: Sequence[str], bench: Bench) -> tuple[dict[str, list[str]], dict[str, int]]:
     """Function -> all functions that are linked for it, and the bytes of each of those."""
-    needs, sizes = {}, {}
+    needs: dict[str, list[str]] = {}
+    sizes: dict[str, int] = {}
     memory = Memory(bench.profile.flash_budget_bytes, bench.profile.ram_budget_bytes, 4096)
     for function in functions:
         # Planes have the bytes that their own sizes say; what drives them is shared.
@@ -153,14 +154,12 @@ def _stacks(functions: Iterable[str], bench: Bench) -> dict[str, int]:
 
 def _call_bytes(held: Sequence[Linked]) -> dict[str, float]:
     """Function -> bytes that a call of it takes in the model's own function."""
-    from scipy.optimize import nnls
-
     names = sorted({call.function for linked in held for call in linked.calls})
     counts = np.array(
         [[1, *(sum(c.function == n for c in linked.calls) for n in names)] for linked in held],
         float,
     )
-    found, _ = nnls(counts, np.array([linked.run_bytes for linked in held], float))
+    found = non_negative(counts, np.array([linked.run_bytes for linked in held], float))
     return {n: round(float(v), 1) for n, v in zip(names, found[1:], strict=True)}
 
 

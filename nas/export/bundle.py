@@ -89,11 +89,11 @@ def describe(title: str, classes: Sequence[str], inputs: Mapping[str, Any]) -> D
 
 def write_c(folder: Path, files: Mapping[str, str]) -> None:
     """Writes a bundle and removes what an earlier one left; RunError if the disk refuses."""
-    for path, text in files.items():
-        write_atomic(folder / path, text.encode())
-    for old in folder.rglob("*"):
-        if old.is_file() and old.relative_to(folder).as_posix() not in files:
-            old.unlink()
+    for name, text in files.items():
+        write_atomic(folder / name, text.encode())
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in files:
+            path.unlink()
 
 
 def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
