@@ -27,6 +27,7 @@ from nas.network.ops import (
 
 LARGEST_VALUES = 24_000  # of an operator's input
 LARGEST_MACS = 600_000  # of a convolution: the emulator takes its time
+SMALL_VALUES = 800
 INNER = (4, 6, 12, 24, 32, 50, 64, 100, 256, 384)  # of fully connected layers
 WIDE_INNER = (520, 600, 777, 1024, 1500, 2048)
 LONG_INNER = {8: 512, 4: 512, 2: 1020}  # beyond it the `wide` kernels run
@@ -49,6 +50,23 @@ def calibration_graph(rng: random.Random) -> Graph:
             _put_clipped(rng, number, inputs, ops)
             continue
         make, shapes = _draw(rng, kind)
+        names = tuple(f"in{number}_{i}" for i in range(len(shapes)))
+        inputs += [Input(name, shape) for name, shape in zip(names, shapes, strict=True)]
+        ops.append(make(f"op{number}", names))
+    return Graph(tuple(inputs), tuple(ops), ops[-1].name)
+
+
+def small_graph(rng: random.Random) -> Graph:
+    """Some operators of small maps: their offsets in the arena are those of a real program."""
+    inputs: list[Input] = []
+    ops: list[Op] = []
+    wanted = rng.randint(6, 24)
+    kinds = [kind for kind in KINDS if kind not in ("clipped", "wide")]
+    while len(ops) < wanted:
+        make, shapes = _draw(rng, rng.choice(kinds))
+        if sum(height * width * channels for height, width, channels in shapes) > SMALL_VALUES:
+            continue
+        number = len(ops)
         names = tuple(f"in{number}_{i}" for i in range(len(shapes)))
         inputs += [Input(name, shape) for name, shape in zip(names, shapes, strict=True)]
         ops.append(make(f"op{number}", names))
