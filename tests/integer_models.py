@@ -223,3 +223,36 @@ def _others() -> list[Case]:
 
 # Every operator with the widths, windows, paddings and odd sizes that kernels treat apart.
 OPERATOR_CASES = _windowed() + _pools() + _others()
+
+
+def _conv(
+    units: int, window: tuple[int, int, int, int], bits: int, padding: Padding = "same"
+) -> Conv2d:
+    return Conv2d("o", ONE, units, window[:2], window[2:], padding, bits, units % 2 == 0)
+
+
+def _rich() -> list[Case]:
+    """What kernels treat apart beyond `OPERATOR_CASES`, in all three widths of weights."""
+    cases: list[Case] = []
+    for bits in (8, 4, 2):
+        cases += [
+            (_conv(1, (1, 1, 1, 1), bits), [(1, 1, 1)]),
+            (_conv(5, (1, 1, 1, 1), bits), [(1, 1, 515)]),  # a long dot product
+            (_conv(3, (1, 1, 1, 1), bits), [(1, 1, 2049)]),
+            (_conv(7, (1, 1, 1, 1), bits), [(1, 3, 30)]),  # one position short of a tile
+            (_conv(6, (3, 3, 1, 1), bits), [(5, 5, 60)]),  # wide, padded
+            (_conv(9, (1, 1, 1, 1), bits), [(2, 3, 521)]),
+            (_conv(4, (1, 9, 1, 2), bits), [(1, 37, 3)]),
+            (_conv(6, (5, 5, 2, 2), bits), [(11, 9, 1)]),
+            (_conv(5, (3, 1, 1, 1), bits, "valid"), [(9, 4, 2)]),
+            (_conv(65, (1, 1, 1, 1), bits), [(2, 4, 16)]),
+            (DepthwiseConv2d("o", ONE, (1, 1), (1, 1), "same", bits, False), [(1, 1, 1)]),
+            (DepthwiseConv2d("o", ONE, (3, 3), (1, 1), "same", bits, True), [(9, 11, 4)]),
+            (DepthwiseConv2d("o", ONE, (5, 5), (2, 2), "same", bits, True), [(10, 12, 3)]),
+            (DepthwiseConv2d("o", ONE, (1, 7), (1, 2), "valid", bits, False), [(1, 40, 6)]),
+            (DepthwiseConv2d("o", ONE, (3, 3), (2, 1), "valid", bits, True), [(3, 3, 33)]),
+        ]
+    return cases
+
+
+RICH_CASES = _rich()

@@ -1,5 +1,6 @@
 """The folder `c/` of a candidate: source, kernels, a self-test, build files and how to use them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -63,17 +64,15 @@ def c_bundle(
         "test_vectors.h": _vectors(model, inputs, names, vectors),
     }
     planes = [k.plane for k in program.kernels.values() if k.plane is not None]
-    kernels = files_of(c.functions, [plane.text for plane in planes])
+    kernels = {"names.h": _names(prefix)}  # written first, so that a torn bundle is known as one
+    kernels |= files_of(c.functions, [plane.text for plane in planes])
     kernels |= {f"{plane.name}.S": plane.text for plane in planes}
-    kernels["names.h"] = _names(prefix)
-    return files | {f"kernels/{name}": text for name, text in kernels.items()}
+    return {f"kernels/{name}": text for name, text in kernels.items()} | files
 
 
 def _filled(name: str, values: Mapping[str, str]) -> str:
     text = (resources.files("nas") / "deploy" / "templates" / name).read_text()
-    for key, value in values.items():
-        text = text.replace(f"@{key}@", value)
-    return text
+    return re.sub("@([A-Z]+)@", lambda match: values[match[1]], text)
 
 
 def _copy(prefix: str, name: str) -> str:

@@ -9,14 +9,21 @@ from numpy.typing import NDArray
 from nas.errors import RunError
 
 WORDS_A_LINE, OCTETS_A_LINE = 6, 16
+# Names that a bundle has already: of its files and targets, of the kernels' types, of a C header.
+TAKEN = {"check", "main", "nas", "stdint", "test_vectors"}
 
 
 def check_prefix(prefix: str) -> str:
-    """`prefix` itself; RunError when no C identifier could begin with it."""
+    """`prefix` itself; RunError when no C names could begin with it."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", prefix):
         raise RunError(
             f"prefix {prefix!r}: must be at most 31 small letters, digits and underscores, a letter"
             " first, such as gait_model"
+        )
+    if prefix in TAKEN:
+        raise RunError(
+            f"prefix {prefix!r}: a bundle has something else of that name; choose another, such as"
+            f" {prefix}_model"
         )
     return prefix
 
@@ -38,7 +45,8 @@ def identifiers(names: Iterable[str]) -> dict[str, str]:
 
 def comment(text: str) -> str:
     """`text` as it may stand inside a comment."""
-    return "".join(c if c.isprintable() else "?" for c in text).replace("*/", "* /")
+    plain = "".join(c if c.isprintable() else "?" for c in text)
+    return plain.replace("*/", "* /").replace("/*", "/ *")  # compilers warn of the second
 
 
 def decimal(value: float) -> str:

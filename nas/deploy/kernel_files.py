@@ -64,5 +64,6 @@ def files_of(functions: Iterable[str], texts: Iterable[str] = ()) -> dict[str, s
         if file.endswith(".h"):
             continue  # declarations call nothing
         for name in _MENTIONS.findall(text):
-            todo += _definitions().get(name, [])
+            files = _definitions().get(name, [])
+            todo += [] if file in files else files  # what it defines, it need not ask for
     return {name: library()[name] for name in sorted(needed)}

@@ -49,8 +49,11 @@ def to_c(
         UnsupportedOp: an operator that the C writer does not know.
     """
     emitter = Emitter(model, program)
-    names = {op: f"op_{name}" for op, name in identifiers(o.name for o in program.ops).items()}
-    calls = [calls_of(emitter, op, names[op.name]) for op in program.ops]
+    names = identifiers(op.name for op in program.ops)
+    calls = [  # the numbers keep `x_weights`, an operator, apart from the weights of `x`
+        calls_of(emitter, op, f"op{step}_{names[op.name]}")
+        for step, op in enumerate(program.ops, 1)
+    ]
     lines = [f'#include "{prefix}.h"', "", '#include "kernels/kernels.h"', *_planes(program)]
     for call in calls:
         lines += [text for constant in call.constants for text in ("", constant)]
@@ -207,7 +210,7 @@ def _quantise(prefix: str, name: str, held: Normalisation) -> list[str]:
         f"    for (uint32_t i = 0; i < {upper}_SIZE; i++) {{",
         f"        const float real = (values[i] - mean[i % {count}u]) / std[i % {count}u];",
         f"        float q = real / {upper}_SCALE;",
-        "        q = q > 512.0f ? 512.0f : q < -512.0f ? -512.0f : q;",
+        "        q = q > 512.0f ? 512.0f : q > -512.0f ? q : -512.0f; /* which NaN becomes, too */",
         "        const volatile float rounded = q + 12582912.0f;",
         f"        q = rounded - 12582912.0f + (float){upper}_ZERO_POINT;",
         "        input[i] = (int8_t)(q > 127.0f ? 127.0f : q < -128.0f ? -128.0f : q);",

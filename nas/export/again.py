@@ -4,16 +4,19 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.deploy.c_bundle import TEST_VECTORS, c_bundle
+from nas.deploy.c_bundle import TEMPLATES, TEST_VECTORS, c_bundle
 from nas.deploy.c_text import check_prefix
-from nas.errors import RunError
+from nas.errors import BuildError, RunError
 from nas.export.bundle import describe, write_c
+from nas.export.emulate import prefix_of
 from nas.hardware.memory import MemoryPlan, check_plan
 from nas.hardware.profile import Profile
 from nas.hardware.program import program_of
 from nas.network.integer import load_integer_model
 from nas.network.random_model import random_inputs
 from nas.run_folder import read_json
+
+KERNEL_SUFFIXES = (".c", ".h", ".S", ".inc", ".o")
 
 
 def write_again(run: Path, name: str, prefix: str, out: Path) -> dict[str, str]:
@@ -26,8 +29,7 @@ def write_again(run: Path, name: str, prefix: str, out: Path) -> dict[str, str]:
     folder = run / "candidates" / name
     if not folder.is_dir():
         raise RunError(f"{folder}: no such candidate; nas pick {run} lists them")
-    if out.exists() and any(out.iterdir()) and not (out / "kernels").is_dir():
-        raise RunError(f"{out}: holds something else than a bundle; choose another --out")
+    _check_out(out)
     document = read_json(folder / "architecture.json")
     model = load_integer_model(folder / "model.npz")
     plan = MemoryPlan.from_json(document["plan"])
@@ -39,3 +41,22 @@ def write_again(run: Path, name: str, prefix: str, out: Path) -> dict[str, str]:
     files = c_bundle(model, program, inputs, about, prefix)
     write_c(out, files)
     return files
+
+
+def _check_out(out: Path) -> None:
+    """RunError where writing a bundle would overwrite or delete what no bundle has brought."""
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: is a file; choose another --out")
+    found = [path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file()]
+    if not found:
+        return
+    try:
+        prefix = prefix_of(out)
+    except BuildError:
+        raise RunError(f"{out}: holds something else than a bundle; choose another --out") from None
+    known = {*TEMPLATES, "test_vectors.h", "main.c.o", "check"}  # the last are what make brings
+    known |= {f"{prefix}.c", f"{prefix}.h", f"{prefix}.c.o", f"lib{prefix}.a"}
+    for path in found:
+        is_kernel = path.parts[0] == "kernels" and path.suffix in KERNEL_SUFFIXES
+        if not is_kernel and path.as_posix() not in known:
+            raise RunError(f"{out}: holds {path}, which is of no bundle; choose another --out")

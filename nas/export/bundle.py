@@ -88,7 +88,7 @@ def describe(title: str, classes: Sequence[str], inputs: Mapping[str, Any]) -> D
 
 
 def write_c(folder: Path, files: Mapping[str, str]) -> None:
-    """Writes a bundle and removes what an earlier one left; RunError if the disk refuses."""
+    """Writes a bundle's files and removes all others; RunError if the disk refuses."""
     for name, text in files.items():
         write_atomic(folder / name, text.encode())
     for path in folder.rglob("*"):

@@ -5,6 +5,7 @@ leaves, run with real inputs, and compared with the integer reference byte for b
 instructions are measured; cycles are modelled (`nas.emulation.cycles`).
 """
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from nas.deploy.c_bundle import Description, c_bundle
 from nas.deploy.toolchain import Compiler, Memory, compile_firmware
 from nas.emulation.elf import Image
 from nas.emulation.emulator import Machine, Measurement
+from nas.errors import BuildError
 from nas.hardware.cost import Cost, estimate
 from nas.hardware.memory import MemoryPlan
 from nas.hardware.profile import Profile
@@ -27,7 +29,7 @@ from nas.network.integer import IntegerModel
 from nas.network.numerics import Int8
 from nas.network.ops import size
 
-PREFIX = "model"  # of every candidate's bundle
+PREFIX = "model"  # of a candidate's bundle, unless it was written again with another
 ARENA = "firmware_arena"
 RUNTIME = "cortex-m4-emulated"
 UNNAMED = Description("A model", (), {})
@@ -186,19 +188,38 @@ def run_bundle(
     Args:
         by_call: measure each kernel call by itself (`Measurement.parts`).
     """
-    run = f"{PREFIX}_run"
+    run = f"{prefix_of(folder)}_run"
     with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
         elf = Path(scratch) / "firmware.elf"
         memory = link(folder, program, bench, elf)
         with Machine(elf, memory, has_fpu=bench.profile.has_fpu, cache=bench.cache) as machine:
-            got = _outputs(machine, program, inputs)
+            got = _outputs(machine, run, program, inputs)
             measurement = machine.measure(
                 run,
                 (ARENA,),
                 writes=_writes(machine, program, inputs, 0),
+                reads=[_output_place(machine, program)],  # which must be equal in both its runs
                 marks=machine.image.returns(run) if by_call else (),
             )
             return Emulated(got, measurement, machine.image)
+
+
+def prefix_of(folder: Path) -> str:
+    """The prefix of the bundle in `folder`.
+
+    Raises:
+        BuildError: no bundle is there.
+    """
+    file = folder / "kernels" / "names.h"
+    try:
+        found = re.search(r"^#define NAS\(name\) (\w+)_##name$", file.read_text(), re.M)
+    except OSError as error:
+        raise BuildError(
+            f"{file}: cannot be read: {error.strerror}; nas bundle writes it"
+        ) from None
+    if found is None:
+        raise BuildError(f"{file}: names no prefix; nas bundle writes it again")
+    return found[1]
 
 
 def _figures(cost: Cost, got: Emulated, wait_states: int) -> dict[str, Any]:
@@ -226,12 +247,12 @@ def link(
 
     What the arena leaves of the RAM is the stack.
     """
-    profile = bench.profile
+    profile, prefix = bench.profile, prefix_of(folder)
     words = -(-program.workspace.bytes // 4)
     left = profile.ram_budget_bytes - 4 * words - 4 * len(defines)
     memory = Memory(profile.flash_budget_bytes, profile.ram_budget_bytes, max(8, left // 8 * 8))
     kernels = folder / "kernels"
-    sources = [folder / f"{PREFIX}.c", *sorted(kernels.glob("*.c")), *sorted(kernels.glob("*.S"))]
+    sources = [folder / f"{prefix}.c", *sorted(kernels.glob("*.c")), *sorted(kernels.glob("*.S"))]
     with resources.as_file(resources.files("nas.deploy") / "firmware" / "arena.c") as arena:
         compile_firmware(
             bench.compiler,
@@ -239,7 +260,7 @@ def link(
             out,
             memory,
             has_fpu=profile.has_fpu,
-            roots=[f"{PREFIX}_run", ARENA],
+            roots=[f"{prefix}_run", ARENA],
             cache=bench.cache,
             include=[folder],
             defines=[f"ARENA_WORDS={words}", *defines],
@@ -257,18 +278,23 @@ def _writes(
     ]
 
 
-def _outputs(machine: Machine, program: Program, inputs: Mapping[str, Int8]) -> Int8:
-    """(n, classes) logits of all inputs."""
+def _output_place(machine: Machine, program: Program) -> tuple[int, int]:
+    """Address and bytes of the logits."""
     output = program.graph.output
-    place = machine.image.symbol(ARENA).address + program.plan.offsets[output]
-    shape = program.graph.shapes[output]
+    arena = machine.image.symbol(ARENA).address
+    return arena + program.plan.offsets[output], size(program.graph.shapes[output])
+
+
+def _outputs(machine: Machine, run: str, program: Program, inputs: Mapping[str, Int8]) -> Int8:
+    """(n, classes) logits of all inputs."""
+    shape = program.graph.shapes[program.graph.output]
     rows = []
     for row in range(len(next(iter(inputs.values())))):
         returned = machine.run(
-            f"{PREFIX}_run",
+            run,
             (ARENA,),
             writes=_writes(machine, program, inputs, row),
-            reads=[(place, size(shape))],
+            reads=[_output_place(machine, program)],
         )
         rows.append(np.frombuffer(returned.outputs[0], np.int8).reshape(shape))
     return np.stack(rows)
@@ -282,14 +308,15 @@ def find_difference(
     bench: Bench,
 ) -> Difference | None:
     """Runs the program operator by operator to the first byte that differs; None if none does."""
+    prefix = prefix_of(folder)
     with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
         elf = Path(scratch) / "steps.elf"
-        memory = link(folder, program, bench, elf, [f"{PREFIX.upper()}_STEPS"])
+        memory = link(folder, program, bench, elf, [f"{prefix.upper()}_STEPS"])
         with Machine(elf, memory, has_fpu=bench.profile.has_fpu, cache=bench.cache) as machine:
             for row in range(len(next(iter(inputs.values())))):
                 one = {name: values[row : row + 1] for name, values in inputs.items()}
                 tensors = reference.trace(model, one)
-                found = _first_difference(machine, program, one, tensors, row)
+                found = _first_difference(machine, prefix, program, one, tensors, row)
                 if found is not None:
                     return found
     return None
@@ -297,6 +324,7 @@ def find_difference(
 
 def _first_difference(
     machine: Machine,
+    prefix: str,
     program: Program,
     one: Mapping[str, Int8],
     tensors: Mapping[str, Int8],
@@ -306,11 +334,11 @@ def _first_difference(
     for step, op in enumerate(program.ops, 1):
         wanted = tensors[op.name].ravel()
         returned = machine.run(
-            f"{PREFIX}_run",
+            f"{prefix}_run",
             (ARENA,),
             writes=[
                 *_writes(machine, program, one, 0),
-                (f"{PREFIX}_steps", step.to_bytes(4, "little")),
+                (f"{prefix}_steps", step.to_bytes(4, "little")),
             ],
             reads=[(arena + program.plan.offsets[op.name], wanted.size)],
         )

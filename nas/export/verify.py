@@ -193,7 +193,7 @@ def _emulated(
         return None, "there is no folder c; nas bundle writes it"
     try:
         return emulate(folder.name, model, plan, folder / "c", few, bench), ""
-    except (BuildError, MachineFault) as error:
+    except (BuildError, MachineFault, Mismatch) as error:
         return None, str(error)
 
 

@@ -1,0 +1,559 @@
+"""The folder `c/`: which files, which names, what compiles, and what its helpers compute."""
+
+import ctypes
+import re
+import shutil
+import subprocess
+import tomllib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import described, merged, planned, put, small_graph, small_model
+from elftools.elf.elffile import ELFFile
+from integer_models import OPERATOR_CASES, RICH_CASES, Case
+from numpy.typing import NDArray
+
+from nas.data.task import Modality
+from nas.deploy.c_bundle import TEST_VECTORS, Description, c_bundle
+from nas.deploy.c_text import comment, identifiers
+from nas.deploy.to_c import Normalisation
+from nas.deploy.toolchain import (
+    _TARGETS,
+    WARNINGS,
+    compile_host,
+    find_compiler,
+    find_host_compiler,
+)
+from nas.errors import RunError
+from nas.hardware.program import kernel_of
+from nas.network import reference
+from nas.network.graph import Graph, Input
+from nas.network.integer import IntegerModel, Scale
+from nas.network.numerics import Int8
+from nas.network.ops import Conv2d, Table
+from nas.network.random_model import random_inputs, with_random_numbers
+
+ROOT = Path(__file__).parents[1]
+LICENCE = (
+    "This folder, generated code and kernels alike, is yours: use, change and sell it without"
+    " conditions."
+)
+
+
+def bundle(
+    model: IntegerModel, about: Description | None = None, prefix: str = "model"
+) -> dict[str, str]:
+    inputs = random_inputs(model.graph, TEST_VECTORS, np.random.default_rng(0))
+    return c_bundle(model, planned(model.graph), inputs, about or described(model), prefix)
+
+
+def every_kernel() -> IntegerModel:
+    """A model with one operator for each kernel that the tests' operators need."""
+    chosen: dict[str, Case] = {}
+    for case in [*OPERATOR_CASES, *RICH_CASES]:
+        op, shapes = case
+        graph = Graph(tuple(Input(f"in{i}", s) for i, s in enumerate(shapes)), (op,), op.name)
+        kernel = kernel_of(op, graph).name
+        chosen.setdefault(f"{kernel} {getattr(op, 'relu', '')}", case)
+    return merged(list(chosen.values()), np.random.default_rng(0))
+
+
+# ---------------------------------------------------------------- compilers
+
+
+@dataclass(frozen=True)
+class Object:
+    """What a compiled file defines for others and asks of them, and its variables."""
+
+    defines: frozenset[str]
+    asks: frozenset[str]
+    writable: frozenset[str]
+
+
+def legs() -> dict[str, list[str]]:
+    """Name -> a compiler's command with its options, as users would give them."""
+    zig, host = find_compiler(), find_host_compiler()
+    assert zig.family == "zig"
+    strict = [*WARNINGS, "-O2", "-ffunction-sections", "-c"]
+    bare = ["-ffreestanding", "-fno-sanitize=all", "-fomit-frame-pointer", "-fno-unwind-tables"]
+    found = {
+        "clang": [*zig.command, "cc", *strict, "-fno-sanitize=all"],
+        "cortex-m4": [*zig.command, "cc", *_TARGETS["zig"][0], *strict, *bare],
+        "cortex-m4f": [*zig.command, "cc", *_TARGETS["zig"][1], *strict, *bare],
+    }
+    if host.family != "zig":
+        found["host"] = [*host.command, *strict]
+    return found
+
+
+LEGS = legs()
+CROSS = ("cortex-m4", "cortex-m4f")
+
+
+def tool(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    line = [str(word) for word in command]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def compiled(
+    command: Sequence[str], folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Object]:
+    """Every .c and .S file of a bundle, by its path inside; any warning is an error."""
+    for name in ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"):
+        monkeypatch.setenv(name, str(folder.parent / "zig"))
+    out.mkdir()
+    sources = sorted(path for path in folder.rglob("*") if path.suffix in (".c", ".S"))
+
+    def one(source: Path) -> tuple[str, Object]:
+        made = out / f"{source.name}.o"
+        done = tool(*command, f"-I{folder}", source, "-o", made, cwd=out)
+        assert not done.returncode and not done.stderr, done.stderr
+        return source.relative_to(folder).as_posix(), read_object(made)
+
+    with ThreadPoolExecutor(2) as threads:
+        return dict(threads.map(one, sources))
+
+
+def read_object(path: Path) -> Object:
+    with path.open("rb") as file:
+        elf = ELFFile(file)
+        table = elf.get_section_by_name(".symtab")  # none where nothing is compiled
+        symbols = [
+            (symbol.name, symbol["st_shndx"] == "SHN_UNDEF")
+            for symbol in (table.iter_symbols() if table else ())
+            if symbol.name and symbol["st_info"]["bind"] in ("STB_GLOBAL", "STB_WEAK")
+        ]
+        writable = {
+            section.name
+            for section in elf.iter_sections()
+            if section["sh_flags"] & 3 == 3 and section["sh_size"]  # SHF_WRITE | SHF_ALLOC
+        }
+    return Object(
+        frozenset(name for name, is_asked in symbols if not is_asked),
+        frozenset(name for name, is_asked in symbols if is_asked),
+        frozenset(writable),
+    )
+
+
+def reached(objects: Mapping[str, Object], start: str) -> tuple[set[str], set[str]]:
+    """Files that a linker would take from `start` on, and the names that none of them defines."""
+    owner = {name: file for file, held in objects.items() for name in held.defines}
+    taken, missing, todo = {start}, set(), deque(objects[start].asks)
+    while todo:
+        name = todo.popleft()
+        if name not in owner:
+            missing.add(name)
+        elif owner[name] not in taken:
+            taken.add(owner[name])
+            todo += objects[owner[name]].asks
+    return taken, missing
+
+
+OF_FLOATS = re.compile(r"__(aeabi_(f\w+|i2f|ui2f)|\w+sf\w*)$")  # of dequantise and quantise
+NEVER = {"malloc", "calloc", "realloc", "free", "sbrk", "printf", "memcpy", "memset", "memmove"}
+
+
+@pytest.mark.parametrize("leg", LEGS)
+def test_compiles_without_a_warning(
+    leg: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And needs no library, no heap, no variable."""
+    model = every_kernel()
+    folder = put(tmp_path / "c", model, random_inputs(model.graph, 2, np.random.default_rng(0)))
+    objects = compiled(LEGS[leg], folder, tmp_path / "o", monkeypatch)
+    main = objects.pop("main.c")
+    assert main.asks >= {"model_run"} and main.defines == {"main"}
+    _, missing = reached(objects, "model.c")
+    assert not NEVER & missing
+    floats = {name for name in missing if OF_FLOATS.match(name)} if leg == "cortex-m4" else set()
+    assert missing - floats <= {"_GLOBAL_OFFSET_TABLE_"}
+    for file, held in objects.items():
+        assert all(name.startswith("model_") for name in held.defines), file
+        if leg in CROSS:
+            assert not held.writable, file
+            assert file == "model.c" or not held.asks - {
+                n for o in objects.values() for n in o.defines
+            }
+
+
+CHOICES = {
+    "classifier": lambda: small_model(("a", "b")),
+    "weights_of_2_bits": lambda: merged(
+        [c for c in OPERATOR_CASES if getattr(c[0], "weight_bits", 0) == 2][:4],
+        np.random.default_rng(1),
+    ),
+    "no_weights": lambda: merged(
+        [c for c in OPERATOR_CASES if not hasattr(c[0], "weight_bits")][-9:],
+        np.random.default_rng(2),
+    ),
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_kernels_that_are_needed_and_no_others(
+    choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what compiled objects ask of each other, not by what their sources say."""
+    model = CHOICES[choice]()
+    folder = put(tmp_path / "c", model, random_inputs(model.graph, 2, np.random.default_rng(0)))
+    taken: set[str] = set()
+    for leg in ("clang", "cortex-m4"):  # the portable path, and the other
+        objects = compiled(LEGS[leg], folder, tmp_path / leg, monkeypatch)
+        files, missing = reached(objects, "model.c")
+        assert not {name for name in missing if name.startswith("model_")}
+        taken |= files
+    assert taken == set(objects) - {"main.c"}
+    texts = {path.name: path.read_text() for path in (folder / "kernels").iterdir()}
+    included = {n for text in texts.values() for n in re.findall(r'#\s*include "([^"]+)"', text)}
+    bodies = {name for name in texts if name.endswith((".h", ".inc"))}
+    assert bodies <= included | {"kernels.h"} and included <= texts.keys()
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_files() -> None:
+    files = bundle(small_model())
+    outside = {name for name in files if not name.startswith("kernels/")}
+    assert outside == {
+        *("model.c", "model.h", "main.c", "test_vectors.h"),
+        *("Makefile", "CMakeLists.txt", "README.md"),
+    }
+    assert "#define NAS(name) model_##name\n" in files["kernels/names.h"]
+    for name, text in files.items():
+        assert not re.search(r"@[A-Z]+@", text) and text.endswith("\n") and "\t\t" not in text, name
+    for name in (n for n in files if n.startswith("kernels/") and n != "kernels/names.h"):
+        held = (ROOT / "nas" / "runtime" / Path(name).name).is_file()
+        assert held or name.startswith("kernels/plane"), name
+
+
+def test_readme() -> None:
+    model = small_model(("accel", "gyro"))
+    text = bundle(model, described(model, title="Candidate c1", classes=("sit", "@ARENA@")))[
+        "README.md"
+    ]
+    assert text.startswith("# Candidate c1\n") and text.endswith(f"\n{LICENCE}\n")
+    assert "Classes, in the order of the logits: sit, @ARENA@\n" in text
+    assert f"{planned(model.graph).workspace.bytes:,} bytes, aligned to 4" in text
+    assert "model_quantise_accel(arena, accel); /* float accel[] */\nmodel_quantise_gyro" in text
+    raw = bundle(model, Description("x", (), {}))["README.md"]
+    assert "/* write int8 values to model_input_gyro(arena) */" in raw
+
+
+def test_every_file_of_the_package_is_installed() -> None:
+    """Files that are no modules go into a wheel only if a pattern names them."""
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    listed: set[Path] = set()
+    for package, patterns in setup["package-data"].items():
+        folder = ROOT / package.replace(".", "/")
+        listed |= {file for pattern in patterns for file in folder.glob(pattern)}
+    files = {
+        file
+        for folder in ("deploy", "runtime", "emulation", "hardware")
+        for file in (ROOT / "nas" / folder).rglob("*")
+        if file.is_file() and file.suffix not in (".py", ".pyc")
+    }
+    assert not files - listed
+
+
+# ---------------------------------------------------------------- header
+
+
+def constants(header: str) -> dict[str, str]:
+    return dict(re.findall(r"^#define (\w+) (\S+)$", header, re.M))
+
+
+def test_header() -> None:
+    model = small_model(("accel", "gyro"))
+    program, held = planned(model.graph), constants(bundle(model)["model.h"])
+    assert held["MODEL_ARENA_BYTES"] == f"{program.workspace.bytes}u"
+    assert program.workspace.bytes % 4 == 0
+    assert program.workspace.bytes >= program.plan.arena_bytes
+    names = {"OUTPUT": model.graph.output, "INPUT_ACCEL": "accel", "INPUT_GYRO": "gyro"}
+    for role, tensor in names.items():
+        scale, shape = model.scales[tensor], model.graph.shapes[tensor]
+        assert held[f"MODEL_{role}_SIZE"] == f"{int(np.prod(shape))}u"
+        assert held[f"MODEL_{role}_OFFSET"] == f"{program.plan.offsets[tensor]}u"
+        assert np.float32(held[f"MODEL_{role}_SCALE"].rstrip("f")) == np.float32(scale.scale)
+        assert held[f"MODEL_{role}_ZERO_POINT"] == f"({scale.zero_point})"
+        assert program.plan.offsets[tensor] % 4 == 0
+    assert len(held) == 1 + 4 * len(names)
+
+
+# ---------------------------------------------------------------- names
+
+ODD = (
+    *("accel*/ #error x", "/* x", "a b", "a_b", "A_B", "a_b_2", "int", "9", "ünï", "x\n#error y"),
+    *("run", "x_size", "x", "SIZE", "%s\\"),
+)
+
+
+def with_odd_operators() -> Graph:
+    """Operators whose names are those of other operators' constants."""
+    shape = (1, 4, 2)
+    ops = []
+    for name, source in (("x", "in"), ("x_weights", "x"), ("x_table", "x_weights")):
+        ops.append(Conv2d(name, (source,), 2, (1, 1), (1, 1), "valid", 8, True))
+    ops.append(Conv2d("/* conv_8 */", ("x_table",), 2, (1, 1), (1, 1), "valid", 4, True))
+    return Graph((Input("in", shape),), (*ops, Table("in ", ("/* conv_8 */",), "tanh")), "in ")
+
+
+def check_program(folder: Path, out: Path, prefix: str = "model") -> int:
+    """The exit status of the bundle's own test."""
+    kernels = sorted((folder / "kernels").glob("*.[cS]"))
+    sources = [folder / "main.c", folder / f"{prefix}.c", *kernels]
+    compile_host(find_host_compiler(), sources, out, cache=out.parent, include=[folder])
+    return subprocess.run([out], check=False).returncode
+
+
+def test_odd_names(tmp_path: Path) -> None:
+    model = small_model(ODD)
+    inputs = random_inputs(model.graph, 2, np.random.default_rng(0))
+    about = described(model, title="*/ int x; /*\n#error")
+    folder = put(tmp_path / "c", model, inputs, about=about)
+    assert check_program(folder, tmp_path / "check") == 0
+    header = (folder / "model.h").read_text()
+    found = re.findall(r"^static inline int8_t \*model_input_(\w*)\(", header, re.M)
+    assert len(found) == len({name.lower() for name in found}) == len(ODD)
+    assert "#error" in header and not re.search(r"^\s*#error", header, re.M)
+
+
+@pytest.mark.parametrize("prefix", ["int", "op2", "kernels", "names"])
+def test_prefixes(prefix: str, tmp_path: Path) -> None:
+    model = with_random_numbers(with_odd_operators(), np.random.default_rng(3))
+    inputs = random_inputs(model.graph, 2, np.random.default_rng(0))
+    folder = put(tmp_path / "c", model, inputs, about=described(model), prefix=prefix)
+    assert check_program(folder, tmp_path / "check", prefix) == 0
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        *((p, "must be at most 31 small letters, digits") for p in ("", "9a", "A", "a b", "a-b")),
+        *((p, "must be at most 31 small letters, digits") for p in ("_a", "a" * 32, "a\n", "ä")),
+        *((p, rf"choose another, such as {p}_model") for p in ("nas", "main", "check", "stdint")),
+        ("test_vectors", "choose another, such as test_vectors_model"),
+    ],
+)
+def test_prefixes_that_are_refused(prefix: str, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        bundle(small_model(), prefix=prefix)
+
+
+def test_identifiers_and_comments() -> None:
+    assert identifiers(["a b", "a_b", "A.B", "a_b_2"]) == {
+        "a b": "a_b",
+        "a_b": "a_b_2",
+        "A.B": "A_B_3",
+        "a_b_2": "a_b_2_2",
+    }
+    for text in ("*/", "/*", "/*/", "**//", "*/*", "*\u202e/", "x\n*/"):
+        shown = comment(text)
+        assert "*/" not in shown and "/*" not in shown and shown.isprintable()
+
+
+# ---------------------------------------------------------------- building
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    model = small_model(("accel", "gyro", "mic"))
+    return put(
+        tmp_path / "c", model, random_inputs(model.graph, 2, np.random.default_rng(0)),
+        about=described(model),
+    )  # fmt: skip
+
+
+def spoil(folder: Path) -> None:
+    """Makes the second recorded output another."""
+    file = folder / "test_vectors.h"
+    head, begin, rest = file.read_text().partition("expected[TEST_VECTORS][3] = {\n")
+    first, second, rest = rest.split("\n", 2)
+    spoiled = re.sub(r"\{(-?\d+)", lambda m: f"{{{int(m[1]) ^ 1}", second)
+    file.write_text("\n".join([head + begin + first, spoiled, rest]))
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make(built: Path) -> None:
+    done = tool("make", "check", cwd=built)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("all outputs are as recorded\n")
+    assert tool("make", "clean", cwd=built).returncode == 0
+    assert not [*built.rglob("*.o"), *built.rglob("*.a"), *built.glob("check")]
+    spoil(built)
+    done = tool("make", "check", cwd=built)
+    assert done.returncode and not done.stdout.endswith("all outputs are as recorded\n")
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
+def test_cmake(built: Path, tmp_path: Path) -> None:
+    build = tmp_path / "build"
+    for step in (("-S", built, "-B", build), ("--build", build)):
+        done = tool("cmake", *step, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "100% tests passed" in tool("ctest", cwd=build).stdout
+    # As a part of an application: a library, and no program of its own.
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.13)\nproject(app C ASM)\nadd_subdirectory(c)\n"
+        "add_executable(app app.c)\ntarget_link_libraries(app PRIVATE model)\n"
+    )
+    (tmp_path / "app.c").write_text(
+        '#include "model.h"\nstatic uint32_t arena[MODEL_ARENA_BYTES / 4];\n'
+        "int main(void) { model_run(arena); return 0; }\n"
+    )
+    for step in (("-S", tmp_path, "-B", tmp_path / "app"), ("--build", tmp_path / "app")):
+        done = tool("cmake", *step, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert tool(tmp_path / "app" / "app", cwd=tmp_path).returncode == 0
+    assert not (tmp_path / "app" / "c" / "check").exists()
+
+
+def test_the_self_test_can_fail(built: Path, tmp_path: Path) -> None:
+    assert check_program(built, tmp_path / "check") == 0
+    spoil(built)
+    assert check_program(built, tmp_path / "check") == 2  # the number of the input
+
+
+# ---------------------------------------------------------------- helpers
+
+
+class Library:
+    """A bundle as a library of this machine, with an arena between guards."""
+
+    def __init__(self, folder: Path, arena_bytes: int) -> None:
+        out = folder.parent / "model.so"
+        sources = [folder / "model.c", *sorted((folder / "kernels").glob("*.[cS]"))]
+        compile_host(
+            find_host_compiler(), sources, out, cache=folder.parent, include=[folder], shared=True
+        )
+        self.c = ctypes.CDLL(str(out))
+        self.bytes = arena_bytes
+        self.memory = np.full(arena_bytes // 4 + 16, 0xA5A5A5A5, np.uint32).view(np.uint8)
+        self.first = 32
+
+    @property
+    def arena(self) -> ctypes.c_void_p:
+        return ctypes.c_void_p(self.memory.ctypes.data + self.first)
+
+    def at(self, offset: int, size: int) -> Int8:
+        start = self.first + offset
+        held: Int8 = self.memory[start : start + size].view(np.int8).copy()
+        return held
+
+    def whole(self) -> bool:
+        """Whether nothing was written outside of the arena."""
+        end = self.first + self.bytes
+        return bool((self.memory[: self.first] == 0xA5).all() and (self.memory[end:] == 0xA5).all())
+
+
+def modality(scale: float, zero: int, mean: list[float], std: list[float]) -> Modality:
+    f32 = np.float32
+    return Modality(
+        "accel",
+        np.zeros((1, 12, 2), f32),
+        None,
+        None,
+        np.array(mean, f32),
+        np.array(std, f32),
+        float(f32(scale)),
+        zero,
+    )
+
+
+def values_of(m: Modality, count: int) -> NDArray[np.float32]:
+    """Random values of all sizes, ties and their neighbours, and what is out of range."""
+    rng = np.random.default_rng(0)
+    q = rng.integers(-140, 140, (count, 12, 2)) + rng.choice((0.0, 0.5, 0.25), (count, 12, 2))
+    real = (q * m.input_scale * m.std + m.mean).astype(np.float32)
+    real = np.nextafter(real, real + rng.integers(-1, 2, real.shape).astype(np.float32))
+    far = rng.choice((0, 1e-3, 1e9, -1e30, np.inf, -np.inf, -0.0), real.shape)
+    return np.where(rng.random(real.shape) < 0.1, far, real).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "m",
+    [
+        modality(0.25, 0, [0.0, 0.0], [1.0, 1.0]),  # every half is a tie
+        modality(0.0317, -3, [0.125, -7.3], [1.5, 0.01]),
+        modality(1e-6, 127, [1e4, -1e-4], [300.0, 1e-5]),
+        modality(40.0, -128, [0.0, 5.0], [1e-3, 2e5]),
+    ],
+    ids=["ties", "usual", "fine", "coarse"],
+)
+def test_quantise_is_that_of_the_task(m: Modality, tmp_path: Path) -> None:
+    """Both compute in float32, step by step: not one value may differ, ties included.
+
+    Data that are stored with a float64 scale or offset are normalised in float64 in training; see
+    the next test.
+    """
+    model = small_model(("accel",))
+    model = replace(model, scales={**model.scales, "accel": Scale(m.input_scale, m.zero_point)})
+    held = Normalisation(m.mean.tolist(), m.std.tolist())
+    about = Description("x", (), {"accel": held})
+    inputs = random_inputs(model.graph, 2, np.random.default_rng(0))
+    program = planned(model.graph)
+    folder = put(tmp_path / "c", model, inputs, program, about)
+    library = Library(folder, program.workspace.bytes)
+    real = values_of(m, 400)
+    told = replace(m, values=real)
+    wanted = told.quantised(np.arange(len(real)))
+    place = program.plan.offsets["accel"]
+    for row, expected in zip(real, wanted, strict=True):
+        row = np.ascontiguousarray(row)
+        library.c.model_quantise_accel(library.arena, row.ctypes.data_as(ctypes.c_void_p))
+        assert (library.at(place, row.size) == expected.ravel()).all()
+    nothing = np.full(real[0].shape, np.nan, np.float32)
+    library.c.model_quantise_accel(library.arena, nothing.ctypes.data_as(ctypes.c_void_p))
+    assert (library.at(place, nothing.size) == max(-128, m.zero_point - 512)).all()
+    assert library.whole()
+
+
+def test_quantise_of_wide_data(tmp_path: Path) -> None:
+    """With a float64 scale the training's values may be one step off, and only next to a tie."""
+    rng = np.random.default_rng(1)
+    stored = rng.integers(-30000, 30000, (2000, 12, 2)).astype(np.int16)
+    m = modality(0.0317, 0, [0.125, -7.3], [1.5, 3.7])
+    wide = replace(m, values=stored, scale=np.array(0.000613), offset=np.array([0.1, -7.0]))
+    real = wide.real(np.arange(len(stored)))
+    assert real.dtype == np.float64
+    narrow = replace(m, values=real.astype(np.float32))
+    every = np.arange(len(stored))
+    apart = wide.quantised(every).astype(int) - narrow.quantised(every)
+    assert np.abs(apart).max() <= 1
+    exact = (real - m.mean) / m.std / m.input_scale
+    to_tie = np.abs(exact - np.floor(exact) - 0.5).reshape(apart.shape)
+    assert (to_tie[apart != 0] < 1e-4).all() and (apart != 0).mean() < 1e-3
+
+
+def test_run_and_dequantise(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    model = small_model(("accel", "gyro"), seed=4)
+    inputs = random_inputs(model.graph, 5, rng)
+    program = planned(model.graph)
+    folder = put(tmp_path / "c", model, inputs, program, described(model))
+    library = Library(folder, program.workspace.bytes)
+    expected = reference.run(model, inputs)
+    scale = model.scales[model.graph.output]
+    for row in range(5):
+        for name, values in inputs.items():
+            start = library.first + program.plan.offsets[name]
+            data = values[row].ravel().view(np.uint8)
+            library.memory[start : start + data.size] = data
+        library.c.model_run(library.arena)
+        got = library.at(program.plan.offsets[model.graph.output], 3)
+        assert (got == expected[row].ravel()).all()
+        logits = np.zeros(3, np.float32)
+        library.c.model_dequantise(library.arena, logits.ctypes.data_as(ctypes.c_void_p))
+        real = (got.astype(np.int32) - scale.zero_point).astype(np.float32)
+        assert (logits == real * np.float32(scale.scale)).all()
+    assert library.whole()
+
+
+def test_the_same_text_every_time() -> None:
+    assert bundle(small_model()) == bundle(small_model())
+    assert small_graph() == small_graph()
