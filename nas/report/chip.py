@@ -141,7 +141,7 @@ def saved_by_bits(candidate: Candidate) -> str:
             rows.append(
                 _layer(esc(op.name), f"{bits}\u00a0bits", (now.weight_bytes, now.cycles), before)
             )
-    heads = ["Layer", "#Bytes saved", "#Cycles paid", "#Weights, B", "#Cycles"]
+    heads = ["Layer", "#Saved, B", "#Slower by", "#Weights, B", "#Cycles"]
     total = sum(op.weight_bytes for op in candidate.per_op), sum(op.cycles for op in own.values())
     whole = _layer("<b>Whole network</b>", "", total, held)
     return _bits_words(candidate, held) + table(heads, [*rows, whole])
