@@ -1,3 +1,4 @@
+/* Sums of two tensors of different scales. */
 #include "kernels.h"
 #include "rescale.h"
 #include "words.h"
