@@ -42,7 +42,7 @@ MOST_IDLE_ASKS = 400  # proposals in a row without a training: the space is used
 MOST_FINALS = 0.5  # share of a run's time that final trainings may take,
 WELCOME_FINALS = 0.33  # and up to which further seeds are planned for
 EXPORT_S = 15.0  # start of the verifying processes, report
-EXPORT_S_PER_MEMBER = 2.5
+EXPORT_S_PER_MEMBER = 4.0  # runtimes on this machine, compiler, emulated chip
 
 
 @dataclass
