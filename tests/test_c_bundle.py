@@ -407,6 +407,33 @@ def test_cmake(built: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "app" / "c" / "check").exists()
 
 
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
+def test_cross_builds(built: Path, tmp_path: Path) -> None:
+    """Both build files take the assembly, too, and CMake then builds no program."""
+    compiler, archiver = tmp_path / "cc", tmp_path / "ar"
+    zig, target = LEGS["cortex-m4"][0], " ".join(_TARGETS["zig"][0])
+    places = " ".join(f"ZIG_{which}_CACHE_DIR={tmp_path}/zig" for which in ("GLOBAL", "LOCAL"))
+    begin = f"#!/bin/sh\nexport {places}\nexec {zig}"
+    compiler.write_text(f'{begin} cc {target} -fno-sanitize=all "$@"\n')
+    archiver.write_text(f'{begin} ar "$@"\n')
+    for script in (compiler, archiver):
+        script.chmod(0o755)
+    done = tool("make", "-j2", "libmodel.a", f"CC={compiler}", f"AR={archiver}", cwd=built)
+    assert done.returncode == 0, done.stderr
+    assert "model_gemm_8" in read_object(built / "kernels" / "gemm_8.S.o").defines
+    options = [f"-DCMAKE_{name}_COMPILER={compiler}" for name in ("C", "ASM")]
+    options += ["-DCMAKE_SYSTEM_NAME=Generic", "-DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY"]
+    for step in (
+        ("-S", built, "-B", "cross", f"-DCMAKE_AR={archiver}", *options),
+        ("--build", "cross", "--parallel", "2"),
+    ):
+        done = tool("cmake", *step, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (made,) = (tmp_path / "cross").rglob("gemm_8.S.o*")
+    assert "model_gemm_8" in read_object(made).defines
+    assert not (tmp_path / "cross" / "check").exists()
+
+
 def test_the_self_test_can_fail(built: Path, tmp_path: Path) -> None:
     assert check_program(built, tmp_path / "check") == 0
     spoil(built)
