@@ -22,7 +22,7 @@ from nas.network.numerics import Int8
 from nas.network.ops import Add, Conv2d, Op, Pool
 from nas.network.random_model import random_inputs, with_random_numbers
 
-PROFILE = roomy(load_profile("cortex-m4-64k"))
+PROFILE = replace(roomy(load_profile("cortex-m4-64k")), ram_bytes=256 << 10)
 
 
 def bench(cache: Path, has_fpu: bool = False, compiler: Compiler | None = None) -> Bench:

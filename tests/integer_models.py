@@ -242,6 +242,7 @@ def _rich() -> list[Case]:
             (_conv(7, (1, 1, 1, 1), bits), [(1, 3, 30)]),  # one position short of a tile
             (_conv(6, (3, 3, 1, 1), bits), [(5, 5, 60)]),  # wide, padded
             (_conv(9, (1, 1, 1, 1), bits), [(2, 3, 521)]),
+            (_conv(5, (1, 1, 1, 1), bits), [(2, 2, 1100)]),  # wide for weights of 2 bits, too
             (_conv(4, (1, 9, 1, 2), bits), [(1, 37, 3)]),
             (_conv(6, (5, 5, 2, 2), bits), [(11, 9, 1)]),
             (_conv(5, (3, 1, 1, 1), bits, "valid"), [(9, 4, 2)]),

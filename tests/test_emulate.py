@@ -110,7 +110,7 @@ STEPS = r"""
 #include <string.h>
 #include "model.h"
 
-extern uint32_t model_steps;
+extern volatile uint32_t model_steps;
 
 int main(int count, char **words) {
     FILE *file = fopen(words[1], "rb");

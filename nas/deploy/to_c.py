@@ -87,8 +87,8 @@ def _stopping(prefix: str) -> list[str]:
     upper = prefix.upper()
     return [
         f"#ifdef {upper}_STEPS /* for finding the operator at which two runs part */",
-        f"extern uint32_t {prefix}_steps;",
-        f"uint32_t {prefix}_steps;",
+        f"extern volatile uint32_t {prefix}_steps;",
+        f"volatile uint32_t {prefix}_steps;",
         f"#define STOP_AFTER(step) if ({prefix}_steps == (step)) return",
         "#else",
         "#define STOP_AFTER(step) (void)0",

@@ -1,3 +1,4 @@
+/* Sums of two tensors of different scales. */
 #include "kernels.h"
 #include "rescale.h"
 #include "words.h"
@@ -5,7 +6,7 @@
 #define HEAD_ROOM 20 /* bits that an input is raised by before it is rescaled */
 
 /* One element, by the definition. */
-static int8_t sum_of(const nas_add *add, int8_t left, int8_t right) {
+static int8_t sum_of_two(const nas_add *add, int8_t left, int8_t right) {
     int32_t a = nas_rescale((left - add->left_zero) * (1 << HEAD_ROOM), add->left);
     int32_t b = nas_rescale((right - add->right_zero) * (1 << HEAD_ROOM), add->right);
     int8_t result = nas_requantise(a + b, add->out, add->out_zero);
@@ -31,7 +32,7 @@ static inline int is_half(nas_factor factor) {
 }
 
 /* Fills `k`; 0 where the fast path does not apply. */
-static int prepare(const nas_add *add, nas_add_words *k, int swapped) {
+static int prepare_words(const nas_add *add, nas_add_words *k, int swapped) {
     nas_factor small = swapped ? add->right : add->left;
     int32_t small_zero = swapped ? add->right_zero : add->left_zero;
     int32_t large_zero = swapped ? add->left_zero : add->right_zero;
@@ -61,7 +62,7 @@ static uint32_t add_most(const nas_add *add, const int8_t *left, const int8_t *r
                          uint32_t size) {
     nas_add_words constants;
     int swapped = is_half(add->left);
-    if (size < 4 || !(swapped || is_half(add->right)) || !prepare(add, &constants, swapped)) {
+    if (size < 4 || !(swapped || is_half(add->right)) || !prepare_words(add, &constants, swapped)) {
         return 0;
     }
     const int8_t *small = swapped ? right : left, *large = swapped ? left : right;
@@ -78,6 +79,6 @@ void NAS(add)(const nas_add *add, const int8_t *left, const int8_t *right, int8_
 #endif
     NAS_ROLLED
     for (; i < size; i++) {
-        y[i] = sum_of(add, left[i], right[i]);
+        y[i] = sum_of_two(add, left[i], right[i]);
     }
 }

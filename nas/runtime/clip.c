@@ -1,3 +1,4 @@
+/* A ReLU whose real zero is not -128. */
 #include "kernels.h"
 #include "words.h"
 

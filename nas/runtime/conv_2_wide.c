@@ -1,3 +1,4 @@
+/* Four or more output positions, 2-bit weights, long inner products. */
 #include "conv.h"
 
 void NAS(conv_2_wide)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch)

@@ -1,3 +1,4 @@
+/* Four or more output positions, 8-bit weights, inner products up to 512 inputs. */
 #include "conv.h"
 
 void NAS(conv_8)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch)

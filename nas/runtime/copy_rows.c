@@ -1,3 +1,4 @@
+/* Concatenations, paddings and reshapes are copies of rows. */
 #include "kernels.h"
 #include "words.h"
 

@@ -1,3 +1,4 @@
+/* Depthwise convolutions of any window, channel by channel, and which of their forms runs. */
 #include "depthwise.h"
 
 #if defined(__ARM_FEATURE_DSP)
@@ -15,7 +16,7 @@ static inline int32_t multiply_add(int32_t a, int32_t b, int32_t addend) {
 }
 
 /* Twice an accumulator to an output. */
-static inline int8_t output_of(int32_t sum, const nas_channel *channel) {
+static inline int8_t requantised(int32_t sum, const nas_channel *channel) {
     int32_t value, shift = channel->shift;
     if (shift > 0) {
         value = multiply_add(sum, channel->multiplier, channel->offset + (sum >> 31)) >> shift;
@@ -42,7 +43,7 @@ static void any_channel(const nas_channel *channel, const uint32_t *x, int8_t *y
                     sum = multiply_pair(*pair, *tap, sum);
                 }
             }
-            *y = output_of(sum, channel);
+            *y = requantised(sum, channel);
             y += conv->out_channels;
         }
     }

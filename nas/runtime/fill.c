@@ -1,3 +1,4 @@
+/* What surrounds a padded map. */
 #include "kernels.h"
 #include "words.h"
 

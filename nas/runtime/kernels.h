@@ -1,8 +1,8 @@
 /* Integer kernels of a generated model. All arithmetic is TensorFlow Lite's int8 specification with
  * double rounding; every kernel gives the same bytes on the portable path and on the Cortex-M4's.
  *
- * Tensors are int8 in (height, width, channels) order. A kernel touches its arguments alone: no heap,
- * no globals. `scratch` is 4-byte aligned working memory whose size the model's plan holds.
+ * Tensors are int8 in (height, width, channels) order. A kernel touches its arguments alone: no
+ * heap, no globals. `scratch` is 4-byte aligned working memory whose size the model's plan holds.
  */
 #ifndef NAS_KERNELS_H
 #define NAS_KERNELS_H
@@ -39,7 +39,8 @@ typedef struct {
 
 typedef struct {
     nas_factor left, right, out;
-    int8_t left_zero, right_zero, out_zero, low; /* low: the least output, above -128 after a ReLU */
+    int8_t left_zero, right_zero, out_zero;
+    int8_t low; /* the least output, above -128 after a ReLU */
 } nas_add;
 
 typedef struct {
@@ -47,7 +48,8 @@ typedef struct {
     int8_t left_zero, right_zero, out_zero;
 } nas_mul;
 
-/* Four or more output positions: tiles of four, then one by one. `_wide` is for long inner products. */
+/* Four or more output positions: tiles of four, then one by one. `_wide` is for long inner
+ * products. */
 void NAS(conv_8)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
 void NAS(conv_8_wide)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
 void NAS(conv_4)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
@@ -62,7 +64,7 @@ void NAS(fully_connected_4)(const nas_conv *conv, const int8_t *x, int8_t *y, vo
 void NAS(fully_connected_4_wide)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
 void NAS(fully_connected_2)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
 
-/* Runs `kernel` with weights and table copied to the front of `scratch`, the kernel's own after them. */
+/* Runs `kernel` with weights and table copied to the front of `scratch`, its own after them. */
 void NAS(staged)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch,
                  void (*kernel)(const nas_conv *, const int8_t *, int8_t *, void *),
                  uint32_t weight_words, uint32_t table_words);
@@ -76,16 +78,18 @@ void NAS(average_pool)(const nas_pool *pool, const int8_t *x, int8_t *y);
 void NAS(max_pool)(const nas_pool *pool, const int8_t *x, int8_t *y);
 
 /* y may be either input. */
-void NAS(add)(const nas_add *add, const int8_t *left, const int8_t *right, int8_t *y, uint32_t size);
-void NAS(mul)(const nas_mul *mul, const int8_t *left, const int8_t *right, int8_t *y, uint32_t size);
+void NAS(add)(const nas_add *add, const int8_t *left, const int8_t *right, int8_t *y,
+              uint32_t size);
+void NAS(mul)(const nas_mul *mul, const int8_t *left, const int8_t *right, int8_t *y,
+              uint32_t size);
 
 /* `table` has 256 entries, for inputs -128 to 127; y may be x. */
 void NAS(look_up)(const int8_t *table, const int8_t *x, int8_t *y, uint32_t size);
 
-/* Copies `rows` rows of `row_bytes` bytes between tensors whose rows are `x_stride` and `y_stride` bytes
- * apart: one input of a concatenation, or the inside of a padded map. */
-void NAS(copy_rows)(const int8_t *x, uint32_t x_stride, int8_t *y, uint32_t y_stride, uint32_t row_bytes,
-                    uint32_t rows);
+/* Copies `rows` rows of `row_bytes` bytes between tensors whose rows are `x_stride` and `y_stride`
+ * bytes apart: one input of a concatenation, or the inside of a padded map. */
+void NAS(copy_rows)(const int8_t *x, uint32_t x_stride, int8_t *y, uint32_t y_stride,
+                    uint32_t row_bytes, uint32_t rows);
 
 void NAS(fill)(int8_t *y, int8_t value, uint32_t size);
 

@@ -1,3 +1,4 @@
+/* Any function of one value: a table of 256 entries. */
 #include "kernels.h"
 #include "words.h"
 

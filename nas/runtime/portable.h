@@ -26,8 +26,8 @@ static inline int64_t nas_floor_shift(int64_t value, uint32_t shift)
 /* sum * multiplier, shifted to the left before (`left`) or to the right after; both roundings of
  * TensorFlow Lite; the zero point and the limits of int8. `shift` as the table has it: -R, or R -
  * 1. */
-static inline int8_t nas_rescale(int32_t sum, int32_t multiplier, uint32_t shift, int left,
-                                 int32_t zero)
+static inline int8_t nas_to_output(int32_t sum, int32_t multiplier, uint32_t shift, int left,
+                                   int32_t zero)
 {
     int64_t scaled = left ? (int64_t)sum * ((int64_t)1 << shift) : sum;
     int64_t value = nas_floor_shift(scaled * multiplier + ((int64_t)1 << 30), 31);
@@ -41,14 +41,14 @@ static inline int8_t nas_rescale(int32_t sum, int32_t multiplier, uint32_t shift
 static inline int8_t nas_rescale_0(const int32_t *table, int32_t sum, int32_t zero)
 {
     uint32_t shifts = (uint32_t)table[4];
-    return nas_rescale(sum + table[2] / 2, table[3], shifts >> 16 & 0xFFu,
-                       (shifts & 0x8000u) != 0, zero);
+    return nas_to_output(sum + table[2] / 2, table[3], shifts >> 16 & 0xFFu,
+                         (shifts & 0x8000u) != 0, zero);
 }
 
 static inline int8_t nas_rescale_1(const int32_t *table, int32_t sum, int32_t zero)
 {
     uint32_t shifts = (uint32_t)table[4];
-    return nas_rescale(sum + table[0] / 2, table[1], shifts & 0xFFu, shifts >> 31 != 0, zero);
+    return nas_to_output(sum + table[0] / 2, table[1], shifts & 0xFFu, shifts >> 31 != 0, zero);
 }
 
 #endif

@@ -4,7 +4,7 @@
 #if !defined(__ARM_FEATURE_DSP)
 
 /* Adds one input times the weights of two channels: of `weights`, w0 + 1 at bit 0, w1 at bit 14. */
-static void add_products(int32_t *sums, uint32_t weights, int32_t value)
+static void add_products_2(int32_t *sums, uint32_t weights, int32_t value)
 {
     sums[0] += ((int32_t)(weights & 3u) - 1) * value;
     sums[1] += ((int32_t)((weights >> 14 & 3u) ^ 2u) - 2) * value;
@@ -28,8 +28,8 @@ static void group_2(const nas_conv *conv, uint32_t group, const uint32_t *x, uin
         int32_t low = nas_low_16(x[k * stride]), high = nas_low_16(x[k * stride] >> 16);
         for (uint32_t channel = 0; channel < 4; channel += 2) {
             uint32_t halves = rotated(weights[at / 2], at % 2 * 8 + channel * 2);
-            add_products(sums + channel, halves, low);
-            add_products(sums + channel, halves >> 16, high);
+            add_products_2(sums + channel, halves, low);
+            add_products_2(sums + channel, halves >> 16, high);
         }
     }
     nas_rescale_group(conv, group, sums, y, count);

@@ -10,7 +10,7 @@ static int32_t digit(uint32_t word)
 }
 
 /* Adds one input times the weights of four channels. */
-static void add_products(int32_t *sums, uint32_t weights, int32_t value)
+static void add_products_4(int32_t *sums, uint32_t weights, int32_t value)
 {
     for (uint32_t channel = 0; channel < 4; channel++) {
         int32_t weight = digit(weights);
@@ -26,8 +26,8 @@ static void group_4(const nas_conv *conv, uint32_t group, const uint32_t *x, uin
     const uint32_t *weights = conv->weights + (size_t)group * pairs;
     int32_t sums[4] = {0, 0, 0, 0};
     for (uint32_t k = 0; k < pairs; k++) {
-        add_products(sums, weights[k], nas_low_16(x[k * stride]));
-        add_products(sums, weights[k] >> 16, nas_low_16(x[k * stride] >> 16));
+        add_products_4(sums, weights[k], nas_low_16(x[k * stride]));
+        add_products_4(sums, weights[k] >> 16, nas_low_16(x[k * stride] >> 16));
     }
     nas_rescale_group(conv, group, sums, y, count);
 }
