@@ -2,14 +2,17 @@
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from made_up_run import write_run
 
+from nas.export.front import drop_dominated
 from nas.hardware.budget import Budget
 from nas.hardware.profile import load_profile
-from nas.run_folder import CostSummary
+from nas.run_folder import CostSummary, read_front, write_front
 from nas.search import rules
 from nas.search.pareto import hypervolume
 from nas.search.rules import (
@@ -145,3 +148,20 @@ def test_training_seed() -> None:
     }
     assert len(seeds) == 50
     assert all(0 <= seed < 1 << 32 for seed in seeds)
+
+
+def test_what_measured_costs_dominate_leaves_the_front(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", candidates=4)
+    drop_dominated(run, rules_for(*OBJECTIVES))
+    before = read_front(run)
+    assert len(before) > 1
+    assert drop_dominated(run, rules_for(*OBJECTIVES)) == 0 and read_front(run) == before
+    worse, best = before[-1], before[0]
+    for name in ("val_score", "ram_bytes", "flash_bytes", "latency_ms"):
+        worse[name] = best[name]
+    worse["flash_bytes"] = str(int(best["flash_bytes"]) + 1)
+    write_front(run, before)
+    assert drop_dominated(run, rules_for(*OBJECTIVES)) == 1
+    assert [row["id"] for row in read_front(run)] == [row["id"] for row in before[:-1]]
+    assert not (run / "candidates" / worse["id"]).exists()
+    assert (run / "candidates" / best["id"]).is_dir()

@@ -406,22 +406,22 @@ def entry(number: int, val_score: float, size: int, train_s: float = 10.0) -> Tr
     )
 
 
-FRONT = [entry(i, 0.5 + 0.04 * i, 2 + i) for i in range(6)]
+FRONT = [entry(i, 0.5 + 0.04 * i, 2 + 4 * i) for i in range(6)]  # kernels pad channels to 4
 
 
 def test_reserve_by_hand() -> None:
     given = rules()
     assert reserved_s(given, [], 2, 1000.0) == EXPORT_S
     # One member of 10 s on 2 workers: 2.2 * (5 + 10) = 33 s, for each of three seeds.
-    assert reserved_s(given, FRONT[:1], 2, 1000.0) == pytest.approx(99 + EXPORT_S + 1.25)
+    assert reserved_s(given, FRONT[:1], 2, 1000.0) == pytest.approx(99 + EXPORT_S + 2)
     # Of 100 s a second seed may fill up to a third, a first one up to a half.
-    assert reserved_s(given, FRONT[:1], 2, 100.0) == pytest.approx(33 + EXPORT_S + 1.25)
-    assert reserved_s(given, FRONT[:1], 2, 40.0) == pytest.approx(20 + EXPORT_S + 1.25)
+    assert reserved_s(given, FRONT[:1], 2, 100.0) == pytest.approx(33 + EXPORT_S + 2)
+    assert reserved_s(given, FRONT[:1], 2, 40.0) == pytest.approx(20 + EXPORT_S + 2)
 
 
 def test_crosswise_a_final_training_takes_half_as_long_again() -> None:
     given = replace(rules(), crosswise=True)
-    assert reserved_s(given, FRONT[:1], 2, 1000.0) == pytest.approx(148.5 + EXPORT_S + 1.25)
+    assert reserved_s(given, FRONT[:1], 2, 1000.0) == pytest.approx(148.5 + EXPORT_S + 2)
 
 
 def test_reserve_grows_with_the_front_and_never_beyond_half() -> None:
@@ -430,7 +430,7 @@ def test_reserve_grows_with_the_front_and_never_beyond_half() -> None:
     assert sizes == sorted(sizes) and len(set(sizes)) == 7
     assert reserved_s(given, FRONT, 4, 1000.0) < sizes[-1]
     for total in (10.0, 60.0, 300.0):
-        export = EXPORT_S + 2.5 * 6 / 2
+        export = EXPORT_S + 4.0 * 6 / 2
         assert reserved_s(given, FRONT, 2, total) <= total / 2 + export
     # A dominated candidate is not trained again and needs no time.
     worse = replace(entry(9, 0.4, 12), train_s=500.0)
@@ -451,7 +451,7 @@ def finals(
 
 def final_score(job: Training) -> Trained:
     """That of the search, and a little for the seed; the order of the front stays."""
-    searched = 0.5 + 0.04 * (units(job) - 2)
+    searched = 0.5 + 0.01 * (units(job) - 2)
     return Trained(f"final {job.seed}".encode(), searched + job.seed % 7 / 1000, 2.0)
 
 

@@ -283,13 +283,14 @@ class Verifying:
         self.deadly, self.given = deadly, []  # type: ignore[var-annotated]
         self.replaced = 0
 
-    def submit(self, function: Any, folder: Path) -> "Future[Any]":
+    def submit(self, function: Any, folder: Path, bench: None) -> "Future[Any]":
         future: Future[Any] = Future()
         self.given.append(folder.name)
         if len(self.given) in self.deadly:
             future.set_exception(BrokenProcessPool("killed"))
         else:
-            future.set_result(Verification(folder.name, 1, "host", ()))
+            found = Verification(folder.name, 1, "host", (), None, 0, "")
+            future.set_result(verify.Proof(found, None))
         return future
 
     def replace(self) -> None:
@@ -299,7 +300,10 @@ class Verifying:
 def verified(workers: Verifying, run: Path, monkeypatch: pytest.MonkeyPatch) -> list[Verification]:
     monkeypatch.setattr(verify, "pool", lambda *_: nullcontext(workers))
     source = DataSource(None, None, None, "")
-    return verify._verify_all([run / name for name in "abc"], source, 2, lambda _: None)
+    bench: Any = None
+    folders = [run / name for name in "abc"]
+    proofs = verify._verify_all(folders, source, 2, lambda _: None, bench)
+    return [proof.verification for proof in proofs]
 
 
 def test_a_killed_verification_is_made_again(

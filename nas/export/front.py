@@ -1,7 +1,7 @@
 """The front on disk: a folder for each member, front.csv, and nothing of members that left it."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from nas.data.task import Task
 from nas.export.bundle import Candidate, at_8_bits, write_candidate
 from nas.hardware.budget import price
 from nas.network.integer import load_integer_model
-from nas.run_folder import write_front
+from nas.run_folder import CostSummary, read_front, write_front
 from nas.search.finals import Finalist, shipped_file
-from nas.search.rules import Rules
+from nas.search.rules import Rules, nondominated
 from nas.training import metrics
 from nas.training.recipe import student_steps
 from nas.training.scoring import Examined
@@ -43,6 +43,31 @@ def export_front(
     rows.sort(key=lambda row: (-row["val_score"], row["weight_bytes"]))
     write_front(run, rows)  # before the rest goes, so that it never names what is gone
     remove_strangers(run / "candidates", {row["id"] for row in rows})
+
+
+def drop_dominated(run: Path, rules: Rules) -> int:
+    """Takes from the front what is dominated now that costs were measured; returns how many.
+
+    The search chose by predictions; a few bytes of difference can decide between neighbours.
+    """
+    rows = read_front(run)
+    entries = [(_costs(row), float(row["val_score"])) for row in rows]
+    kept = [rows[i] for i in nondominated(rules, entries)]
+    if len(kept) < len(rows):
+        write_front(run, kept)
+        remove_strangers(run / "candidates", {row["id"] for row in kept})
+    return len(rows) - len(kept)
+
+
+def _costs(row: Mapping[str, str]) -> CostSummary:
+    whole = ("arena_bytes", "weight_bytes", "ram_bytes", "flash_bytes")
+    return CostSummary(
+        *(int(float(row[name])) for name in whole),
+        float(row["latency_ms"]),
+        float(row["energy_uj"]),
+        row["weight_bits"],
+        row["modalities"],
+    )
 
 
 def remove_strangers(folder: Path, members: set[str]) -> None:
