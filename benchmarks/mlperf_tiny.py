@@ -187,7 +187,8 @@ def main() -> None:
     bench = Bench(profile, find_compiler(), cache_folder())
     results = {}
     print(
-        "net  cycles/MAC (0 waits)  CMSIS-NN X-CUBE-AI Plumerai   arena     RAM  TFLM arena  Flash"
+        "net    5 waits   0 waits  unpaired CMSIS-NN X-CUBE-AI Plumerai"
+        "   arena     RAM   TFLM   Flash"
     )
     for name, graph in NETWORKS.items():
         row = results[name] = measured(graph(), bench)

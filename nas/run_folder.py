@@ -1,8 +1,8 @@
 """A run folder on disk: its files, their columns, and the lock that keeps two writers apart.
 
     run.json  study.db  trials.csv  front.csv  report.html
-    candidates/<id>/  architecture.json model.onnx model_integer.onnx model.tflite model.npz
-                      verification.json README.md
+    candidates/<id>/  architecture.json model.onnx model_integer.onnx model.tflite model.npz c/
+                      verification.json verdict.json README.md
     trained/<id>.npz  integer models of the search, so that nothing is trained twice
 
 Every file is written beside its place and then moved there, so a reader, a full disk or a killed

@@ -1,7 +1,7 @@
 """Tables for the terminal."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from nas.calibration.table import CoreTable
+from nas.choosing.choose import parse_rows
+from nas.choosing.measured import CYCLE_BAND, PREDICTED, misses_text, verdicts_of
 from nas.export.verify import Verification
 from nas.hardware.budget import Budget, Priced
 from nas.hardware.profile import Profile
@@ -32,7 +35,10 @@ def print_front(run: Path) -> None:
     """The front as a table, as wide as the terminal allows, and where the report is."""
     width = terminal_width()
     table: dict[str, list[str]] = {}
-    for row in read_front(run):
+    front = read_front(run)
+    verdicts = verdicts_of(run, parse_rows(front))
+    for row in front:
+        sign = "" if row["id"] in verdicts else PREDICTED
         cells = {
             "candidate": row["id"],
             "verified": row["verified"],
@@ -40,9 +46,9 @@ def print_front(run: Path) -> None:
             "test": _with_interval(row, "test"),
             "weights B": f"{int(row['weight_bytes']):,}",
             "arena B": f"{int(row['arena_bytes']):,}",
-            "RAM B": f"{int(row['ram_bytes']):,}",
-            "Flash B": f"{int(row['flash_bytes']):,}",
-            "ms": f"{float(row['latency_ms']):.2f}",
+            "RAM B": f"{sign}{int(row['ram_bytes']):,}",
+            "Flash B": f"{sign}{int(row['flash_bytes']):,}",
+            "ms": f"{sign}{float(row['latency_ms']):.2f}",
             "sensors": row["modalities"],
             "bits": row["weight_bits"],
         }
@@ -54,9 +60,21 @@ def print_front(run: Path) -> None:
     rows = list(zip(*table.values(), strict=True))
     print_table(tuple(table), rows, right=("weights B", "arena B", "RAM B", "Flash B", "ms"))
     found = "1 candidate" if len(rows) == 1 else f"{len(rows)} candidates"
-    print(f"{found}; scores with 90 % intervals; RAM, Flash, ms are estimates")
+    print(f"{found}; scores with 90 % intervals")
+    print(kinds_text(len(verdicts), len(rows)))
+    if verdicts:
+        print(misses_text(verdicts.values()))
     print(f"report: {run / 'report.html'}")
     print(f"choose: nas pick {shlex.quote(str(run))}")
+
+
+def kinds_text(measured: int, rows: int) -> str:
+    """How RAM, Flash and time of a front are known, of which `measured` candidates were run."""
+    if not measured:
+        return f"{PREDICTED} RAM, Flash, ms are predicted; nas verify measures them"
+    text = "RAM and Flash measured on the emulated chip; ms modelled there,"
+    text += f" +-{100 * CYCLE_BAND:.0f} %"
+    return text if measured == rows else f"{text}; {PREDICTED} predicted, not run"
 
 
 def _with_interval(row: dict[str, str], split: str) -> str:
@@ -114,10 +132,10 @@ def print_cost(priced: Priced, profile: Profile, budget: Budget) -> None:
     print(f"on {profile.name}:")
     print(f"  arena   {cost.arena_bytes:>9,} B  exact")
     print(f"  weights {cost.weight_bytes:>9,} B  exact")
-    print(f"  RAM     {cost.ram_bytes:>9,} B  estimated, of {budget.ram_bytes:,}")
-    print(f"  Flash   {cost.flash_bytes:>9,} B  estimated, of {budget.flash_bytes:,}")
-    print(f"  latency {cost.latency_s * 1e3:>9.3f} ms modelled")
-    print(f"  energy  {cost.energy_j * 1e6:>9.2f} uJ modelled, core only")
+    print(f"  RAM     {cost.ram_bytes:>9,} B  predicted, of {budget.ram_bytes:,}")
+    print(f"  Flash   {cost.flash_bytes:>9,} B  predicted, of {budget.flash_bytes:,}")
+    print(f"  latency {cost.latency_s * 1e3:>9.3f} ms predicted")
+    print(f"  energy  {cost.energy_j * 1e6:>9.2f} uJ predicted, core only")
     print("fits" if not budget.refusal(cost) else f"does not fit: {budget.refusal(cost)}")
 
 
@@ -136,4 +154,22 @@ def print_devices(profiles: Sequence[Profile]) -> None:
         for p in profiles
     ]
     columns = ("device", "part", "MHz", "RAM B", "for the model", "Flash B", "for the model ")
+    print_table(columns, rows, right=columns[2:])
+
+
+def print_calibration(tables: Mapping[str, CoreTable]) -> None:
+    """Every kernel of both cores, and how far its fitted cycles are off calls left out."""
+    rows = [
+        (
+            core,
+            name,
+            f"{fit.samples:,}",
+            f"{fit.error_mean:.1%}",
+            f"{fit.error_p95:.1%}",
+            f"{table.rows['kernels'][name]['stack_bytes']:,}",
+        )
+        for core, table in tables.items()
+        for name, fit in table.fits.items()
+    ]
+    columns = ("core", "kernel", "calls", "cycles off, mean", "95 % below", "stack B")
     print_table(columns, rows, right=columns[2:])

@@ -21,7 +21,7 @@ from nas.deploy.toolchain import Memory, compile_firmware, find_compiler
 from nas.emulation.emulator import Machine
 from nas.errors import MachineFault, Mismatch, RunError, ToolMissing
 from nas.export.again import write_again
-from nas.export.bundle import Candidate, write_candidate
+from nas.export.bundle import Candidate, at_8_bits, write_candidate
 from nas.export.emulate import Bench, run_bundle
 from nas.export.verify import Proof, require_equal, verification_inputs, verify_candidate
 from nas.hardware.cost import estimate
@@ -84,8 +84,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_candidate(
         home,
         Candidate(
-            ID, document, model, program, estimate(program, profile), [0.9, 0.8], 20, 900,
-            predicted, {"accel": 0.25},
+            ID, document, model, program, estimate(program, profile),
+            at_8_bits(model.graph, profile), [0.9, 0.8], 20, 900, predicted, {"accel": 0.25},
         ),
         task,
     )  # fmt: skip

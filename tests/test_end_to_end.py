@@ -30,7 +30,10 @@ CONTRACT = (
     *("arena_bytes", "weight_bytes", "ram_bytes", "flash_bytes", "latency_ms", "energy_uj"),
     *("weight_bits", "modalities"),
 )
-ARTEFACTS = ("architecture.json", "model.onnx", "model_integer.onnx", "model.tflite", "README.md")
+ARTEFACTS = (
+    *("architecture.json", "model.onnx", "model_integer.onnx", "model.tflite", "README.md"),
+    *("c/model.c", "c/model.h", "c/main.c", "verdict.json"),
+)
 Row = dict[str, str]
 
 
@@ -157,11 +160,19 @@ def test_front(world: World) -> None:
 @pytest.mark.skipif(not HAS_TFLM, reason="tflite-micro is not installed")
 def test_every_candidate_is_verified(world: World) -> None:
     for row in table(world.run / "front.csv"):
-        assert row["verified"] == "host"
-        held = document(world.run / "candidates" / row["id"] / "verification.json")
-        assert held["inputs"] == 256 and len(held["runtimes"]) == 4
-        assert [check["differing"] for check in held["runtimes"][:3]] == [0, 0, 0]
-        assert {check["compared"] for check in held["runtimes"]} == {256 * 3}
+        assert row["verified"] == "emulated"
+        folder = world.run / "candidates" / row["id"]
+        held = document(folder / "verification.json")
+        assert held["inputs"] == 256 and len(held["runtimes"]) == 5
+        *others, c = held["runtimes"]
+        assert [check["differing"] for check in (*others[:3], c)] == [0, 0, 0, 0]
+        assert {check["compared"] for check in others} == {256 * 3} and c["compared"] == 64 * 3
+        verdict = document(folder / "verdict.json")
+        for kind in ("ram", "flash"):
+            assert int(row[f"{kind}_bytes"]) == verdict[f"measured_{kind}_bytes"]
+        text = (folder / "README.md").read_text()
+        assert f"{verdict['measured_ram_bytes']:,} bytes, " in text and "| measured |" in text
+        assert "predicted |" not in text
 
 
 def test_manifest(world: World) -> None:
@@ -263,12 +274,12 @@ def test_the_check_from_outside_finds_nothing(world: World) -> None:
 
 def test_verify(world: World, copy: Path) -> None:
     first = table(copy / "front.csv")[0]["id"]
-    lines = (copy / "front.csv").read_text().replace(",host,", ",no,")
+    lines = (copy / "front.csv").read_text().replace(",emulated,", ",no,")
     (copy / "front.csv").write_text(lines)
     done = world.command("-m", "nas", "verify", copy, first)
     assert first in done.stdout and "0 of 768" in done.stdout
     verified = {row["id"]: row["verified"] for row in table(copy / "front.csv")}
-    expected = "host" if HAS_TFLM else "no"
+    expected = "emulated" if HAS_TFLM else "no"
     assert verified.pop(first) == expected and set(verified.values()) <= {"no"}
 
 
@@ -297,13 +308,18 @@ def test_report_and_estimate(world: World, copy: Path) -> None:
     assert done.stdout.endswith("fits\n")
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Path inside the folder -> content of every file."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
 def test_pick_and_its_brief(world: World, tmp_path: Path) -> None:
     out = tmp_path / "poc"
     duty = ("--every-s", 1, "--cell", "CR2032")
     done = world.command("-m", "nas", "pick", world.run, *duty, "--out", out)
     (knee,) = re.findall(r"^ \* +(c[0-9a-f]{12}) ", done.stdout, re.MULTILINE)
-    files = {file.name: file.read_bytes() for file in (world.run / "candidates" / knee).iterdir()}
-    assert {file.name: file.read_bytes() for file in out.iterdir()} == files
+    assert files_of(out) == files_of(world.run / "candidates" / knee)
     (row,) = [row for row in table(world.run / "front.csv") if row["id"] == knee]
     # 16 x 2 int16, and 5 float32
     raw = sum({"wave": 64, "level": 20}[name] for name in row["modalities"].split("+"))
@@ -332,7 +348,7 @@ def test_resume_adds_trials_and_trains_nothing_again(world: World, copy: Path) -
     for name, content in models.items():
         assert (copy / "trained" / name).read_bytes() == content
     front = table(copy / "front.csv")
-    assert {row["verified"] for row in front} == {"host" if HAS_TFLM else "no"}
+    assert {row["verified"] for row in front} == {"emulated" if HAS_TFLM else "no"}
     assert document(copy / "run.json")["trials"]["trained"] == 5
     page = (copy / "report.html").read_text()
     assert all(row["id"] in page for row in front)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up_run import made_up_verdict
 from test_choose import row
 
 from nas import tables
@@ -24,7 +25,9 @@ INPUTS = {
 }
 
 
-def write_run(run: Path, rows: list[FrontRow], inputs: dict[str, Any]) -> Path:
+def write_run(
+    run: Path, rows: list[FrontRow], inputs: dict[str, Any], emulated: bool = True
+) -> Path:
     columns = []
     for each in rows:
         plain: dict[str, Any] = dict.fromkeys(FRONT_COLUMNS, "")
@@ -35,6 +38,12 @@ def write_run(run: Path, rows: list[FrontRow], inputs: dict[str, Any]) -> Path:
         used = {name: rule for name, rule in inputs.items() if name in each.modalities}
         write_json(run / "candidates" / each.id / "architecture.json", {"inputs": used})
         (run / "candidates" / each.id / "model.tflite").write_bytes(each.id.encode())
+        if emulated:
+            sizes = each.ram_bytes, each.flash_bytes, round(64_000 * each.latency_ms)
+            write_json(
+                run / "candidates" / each.id / "verdict.json",
+                made_up_verdict(each.id, *sizes).to_json(),
+            )
     write_front(run, columns)
     manifest = {
         "data": {"name": "wrist", "modalities": ["accel", "rssi", "gyro"]},
@@ -85,13 +94,53 @@ def test_the_knee_is_picked_and_explained(run: Path, picks: Picks) -> None:
     )
     assert " ".join(KNEE.split()) in " ".join(text.split())
     assert "c2bbbbbbbbbbb, the knee" in text and ">" not in text
-    assert line_of(text, "RAM 2") == "RAM 2,000 bytes, 10 % of 20,000 (estimated)"
-    assert line_of(text, "Flash 8") == "Flash 8,000 bytes, 8 % of 100,000 (estimated)"
+    assert line_of(text, "RAM 2") == "RAM 2,000 bytes, 10 % of 20,000 (measured)"
+    assert line_of(text, "Flash 8") == "Flash 8,000 bytes, 8 % of 100,000 (measured)"
+    assert line_of(text, "latency") == (
+        "latency 2 ms (modelled; 1.8 to 2.2 with the cycle model's 10 %)"
+    )
+    assert "\nRAM and Flash measured on the emulated chip; ms modelled there, +-10 %\n" in text
+    assert "~" not in text and "predicted" not in text
     assert "2 ms x 3.7 mA x 3 V = 22.2 uJ (modelled, the core alone)" in text
     assert "1 byte (the class) instead of 228 (the raw window): 1/228" in text
     assert f"folder:  {run / 'candidates' / KNEE_ROW.id}" in text
     assert f"copy it: nas pick {run} {KNEE_ROW.id} --out FOLDER" in text
     assert "current" not in text
+
+
+def test_what_was_not_run_is_predicted(tmp_path: Path, picks: Picks) -> None:
+    run = write_run(tmp_path / "run", ROWS, INPUTS, emulated=False)
+    text = picks(run, "--every-s", 1)
+    assert line_of(text, "* c2b").endswith(" 1,000 ~2,000 ~8,000 ~2.00 ~20 accel+rssi 4/4")
+    assert "\n~ RAM, Flash, ms are predicted; nas verify measures them\n" in text
+    assert line_of(text, "RAM 2") == "RAM 2,000 bytes, 10 % of 20,000 (predicted)"
+    assert line_of(text, "latency") == "latency 2 ms (predicted)."
+    assert "22.2 uJ (predicted, the core alone)" in text and "Latency is predicted" in text
+    assert "measured" not in text and "modelled" not in text
+
+
+def test_a_prediction_beside_verdicts_has_their_error(run: Path, picks: Picks) -> None:
+    (run / "candidates" / BIG.id / "verdict.json").unlink()
+    text = picks(run, "c1")
+    words = " ".join(text.split())
+    assert "4,000 bytes, 20 % of 20,000 (predicted)" in words
+    assert "On the 2 candidates of this run that ran on the emulated chip, predictions" in words
+    assert "6.6 % at most, Flash by 1.9 % in the mean and 2.5 % at most, cycles" in words
+    assert "cycles by 5.0 % in the mean and 5.0 % at most" in words
+    assert line_of(text, "> c1aaaaaaaaaaa 0").count("~") == 4 and "~" not in line_of(text, "* c2b")
+    assert "ms modelled there, +-10 %; ~ predicted, not run" in words
+
+
+@pytest.mark.parametrize(
+    "change", [{"measured_ram_bytes": None}, {"predicted_cycles": 0}, {"difference": {"a": 1}}]
+)
+def test_a_torn_verdict_is_an_error(run: Path, picks: Picks, change: dict[str, Any]) -> None:
+    path = run / "candidates" / BIG.id / "verdict.json"
+    document = json.loads(path.read_text())
+    write_json(path, document | change)
+    assert "verdict.json: " in picks(run, status=1)
+    write_json(path, {"id": BIG.id})
+    assert "nas verify writes it again" in picks(run, status=1)
 
 
 def test_every_candidate_of_the_front_is_shown(tmp_path: Path, picks: Picks) -> None:
@@ -209,7 +258,9 @@ def test_a_folder_is_copied(run: Path, picks: Picks, tmp_path: Path) -> None:
     out = tmp_path / "some" / "where"
     text = picks(run, "c1", "--out", out)
     assert f"copied:  {out}" in text and "copy it" not in text
-    assert {file.name for file in out.iterdir()} == {"architecture.json", "model.tflite"}
+    assert {file.name for file in out.iterdir()} == {
+        *("architecture.json", "model.tflite", "verdict.json")
+    }
     assert (out / "model.tflite").read_text() == BIG.id
     assert [file.name for file in out.parent.iterdir()] == ["where"]
     (tmp_path / "empty").mkdir()

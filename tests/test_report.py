@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_up_run import NASTY, PROFILE, front_row, manifest, student, trial, write_run
+from made_up_run import NASTY, PROFILE, front_row, manifest, student, trial, verdict, write_run
 
 from nas.choosing.choose import can_tell_apart, knee, parse_rows, savings
 from nas.errors import RunError
@@ -256,6 +256,147 @@ def test_energy_with_its_formula(markup: str, loaded: Run) -> None:
         latency, ampere, volt = (float(x) for x in re.findall(r"([\d.]+)\u00a0\w", line[2]))
         assert latency * ampere * volt == pytest.approx(float(line[1]), rel=0.02)
         assert float(line[1]) == pytest.approx(candidate.values["energy_uj"], rel=0.006)
+
+
+def panels(markup: str) -> list[str]:
+    """The panel of each candidate, its words one space apart."""
+    parts = [p.split("</article>")[0] for p in markup.split('<article class="detail"')[1:]]
+    return [" ".join(part.split()) for part in parts]
+
+
+def block(panel: str, title: str) -> str:
+    """One block of a panel."""
+    return panel.split(f"<h4>{title}</h4>")[1].split("</section>")[0]
+
+
+def test_what_the_emulated_chip_showed(markup: str, loaded: Run) -> None:
+    candidate = loaded.candidates[1]
+    held = verdict(1)
+    assert candidate.verdict == held
+    shown = panels(markup)[1]
+    text = block(shown, "On the emulated chip")
+    arena, stack = int(candidate.values["arena_bytes"] or 0), held.stack_bytes
+    share = f"{100 * held.measured_ram_bytes / PROFILE.ram_budget_bytes:.0f} %"
+    latency = candidate.values["latency_ms"] or 0
+    assert latency == pytest.approx(held.modelled_cycles / 64e3)
+    for part in (
+        "compiled by zig &lt;b&gt;",
+        "ran on an emulated Cortex-M4 with 64 inputs inside exactly the budget of cortex-m4-32k",
+        "all 256 outputs equal the integer reference",
+        f"{held.measured_ram_bytes:,} B<small>{share} of {PROFILE.ram_budget_bytes:,}</small>",
+        f"<small>{arena:,} arena + 36 working memory + {stack:,} stack</small>",
+        f"{held.measured_flash_bytes:,} B<small>",
+        "<dd>45,678</dd>",
+        f"{held.modelled_cycles:,}<small>{held.core_cycles:,} core + 1,500 Flash misses ",
+        f"<small>{0.9 * latency:#.3g} to {1.1 * latency:#.3g} ms with the model's ±10 %</small>",
+        "<dd>0<small>of 256, with 64 inputs</small></dd>",
+        f'<td class="n">{held.predicted_ram_bytes:,}</td><td class="n">{held.measured_ram_bytes:,}',
+        "<td>Cycles</td>",
+        "\u22125.0 %</td>",
+    ):
+        assert part in text, part
+    assert shown.count("<small>measured</small>") == 2
+    assert shown.count("<small>modelled, ±10 %</small>") == 2
+    assert "modelled latency" in block(shown, "Energy")
+    assert ">predicted<" not in shown
+
+
+def test_what_was_not_run_is_called_predicted(markup: str, page: str, loaded: Run) -> None:
+    for index, why in ((0, "no compiler &lt;b&gt;"), (-1, "nas verify does it.")):
+        assert loaded.candidates[index].verdict is None
+        shown = panels(markup)[index]
+        text = block(shown, "On the emulated chip")
+        assert "Not run on the emulated chip" in text and why in text
+        assert shown.count("<small>predicted</small>") == 4
+        assert "modelled" not in shown and "measured" not in shown
+        assert "predicted latency" in block(shown, "Energy")
+    kinds = data(page)["front"][0]["data"][1]["hovertext"]
+    wanted = ["predicted" if c.verdict is None else "measured" for c in loaded.candidates]
+    assert [w in kind for w, kind in zip(wanted, kinds, strict=True)] == [True] * len(wanted)
+    assert all(kind.count("predicted") == (w == "predicted") for w, kind in
+               zip(wanted, kinds, strict=True))  # fmt: skip
+    rows = re.findall(r'<tr data-index="\d+">.*?</tr>', markup, flags=re.DOTALL)
+    assert [r.count("<small>predicted</small>") for r in rows] == [4, 0, 0, 0, 4]
+    cells = data(page)["compare"]["cells"]
+    assert [sum("(predicted)" in c[0] for c in row) for row in cells] == [4, 0, 0, 0, 4]
+
+
+def test_outputs_that_differ_are_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", candidates=3)
+    path = next(run.rglob("verdict.json"))
+    first = {"operator": NASTY, "input": 3, "index": 9, "c": -7, "reference": 5}
+    write_json(path, json.loads(path.read_text()) | {"outputs_differing": 12, "difference": first})
+    text = html.unescape(write_report(run).read_text())
+    assert "12 of 256 outputs differ" in text
+    assert f"input 3: {NASTY}, element 9: the C gives -7, the reference 5" in text
+
+
+def test_a_verdict_on_another_program_does_not_count(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", candidates=3)
+    rows = read_front(run)
+    write_front(run, [row | {"flash_bytes": int(row["flash_bytes"]) + 1} for row in rows])
+    assert [c.verdict for c in read_run(run).candidates] == [None] * 3
+
+
+def test_tflm_stands_beside_and_is_not_mixed_in(markup: str) -> None:
+    texts = [block(panel, "The same network under TFLM") for panel in panels(markup)]
+    assert "<dd>4,752 B</dd>" in texts[0] and "<dd>7,536 B</dd>" in texts[0]
+    assert "not a part of the figures above" in texts[0] and "about 100 KB" in texts[0]
+    assert "was not verified" in texts[-1]
+
+
+def test_what_the_bits_save(markup: str, loaded: Run) -> None:
+    candidate = loaded.candidates[3]
+    plain = candidate.document["at_8_bits"]
+    before = {op["name"]: op for op in plain["per_op"]}
+    text = block(panels(markup)[3], "What the bits save")
+    seen = 0
+    for op in candidate.per_op:
+        bits = getattr(next(o for o in candidate.graph.ops if o.name == op.name), "weight_bits", 0)
+        if not bits:
+            assert f"<td>{html.escape(op.name)}<" not in text
+            assert before[op.name]["weight_bytes"] == op.weight_bytes
+            continue
+        seen += bits < 8
+        saved = before[op.name]["weight_bytes"] - op.weight_bytes
+        assert (saved > 0) == (bits < 8)
+        line = text.split(f"<td>{html.escape(op.name)}<small>{bits} bits</small>")[1]
+        line = line.split("</tr>")[0]
+        assert f"{op.weight_bytes:,.0f}<small>{before[op.name]['weight_bytes']:,} at" in line
+        assert f"<b>{saved:,.0f}</b>" in line
+        assert f"{op.cycles:,.0f}<small>{before[op.name]['cycles']:,.0f} at" in line
+    assert seen > 1
+    whole = text.split("Whole network")[1]
+    assert f"<b>{plain['weight_bytes'] - candidate.values['weight_bytes']:,.0f}</b>" in whole
+    assert f"{sum(op['cycles'] for op in plain['per_op']):,.0f} at 8" in whole
+    flash = candidate.document["cost"]["flash_bytes"] - plain["flash_bytes"]
+    told = f"{abs(flash):,} bytes of Flash {'more' if flash > 0 else 'less'} than with 8 bits"
+    assert flash and told in text
+
+
+def test_bits_that_save_nothing_or_are_not_recorded(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", candidates=1)
+    path = next(run.rglob("architecture.json"))
+    document = json.loads(path.read_text())
+    for op in document["graph"]["ops"]:
+        if "weight_bits" in op:
+            op["weight_bits"] = 8
+    write_json(path, document)
+    assert "Every layer has 8 bits" in write_report(run).read_text()
+    del document["at_8_bits"]
+    write_json(path, document)
+    assert "Every layer has 8 bits" not in write_report(run).read_text()
+
+
+def test_kinds_of_numbers_are_those_of_the_run(tmp_path: Path, markup: str) -> None:
+    text = markup.split('id="meaning"')[1].replace("\u00a0", " ")
+    assert "<td>RAM</td><td><b>measured</b></td>" in text
+    assert "RAM, Flash, latency, energy of the rest</td><td><b>predicted</b>" in text
+    assert "On the 3 candidates of this run that ran on the emulated chip, predictions" in text
+    assert "cycles by 5.0 % in the mean" in text and "estimated" not in text
+    alone = write_report(write_run(tmp_path / "run", candidates=1)).read_text()
+    assert "<td>RAM</td>" not in alone.split('id="meaning"')[1]
+    assert "How far predictions are off is not known for this run" in alone
 
 
 def test_detail_tells_what_is_absent(markup: str, loaded: Run) -> None:

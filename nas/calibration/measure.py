@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nas.calibration.fit import Sample
-from nas.calibration.samples import calibration_graph
-from nas.emulation.elf import Image
+from nas.calibration.samples import calibration_graph, small_graph
+from nas.emulation.elf import STARTUP, Image
 from nas.errors import CalibrationError
 from nas.export.emulate import PREFIX, Bench, run_model
 from nas.hardware.cost import constant_bytes
@@ -19,6 +19,7 @@ from nas.hardware.work import Work, work_of
 from nas.network.graph import Graph
 from nas.network.random_model import random_inputs, with_random_numbers
 
+SMALL_PROGRAMS = 40
 ROOM_BYTES = 4 << 20  # calibration programs need no small device
 
 
@@ -65,6 +66,13 @@ def calibration_programs(bench: Bench, count: int, seed: int) -> Iterator[Linked
         yield measured(graph, bench, number, staging_bytes=rng.choice((0, ROOM_BYTES // 8)))
 
 
+def small_programs(bench: Bench, seed: int) -> Iterator[Linked]:
+    """Programs of the size of real ones, for the bytes that their calls take."""
+    rng = random.Random(f"small {seed}")
+    for number in range(SMALL_PROGRAMS):
+        yield measured(small_graph(rng), bench, number, rng.choice((0, ROOM_BYTES // 8)))
+
+
 def measured(graph: Graph, bench: Bench, seed: int, staging_bytes: int = 0) -> Linked:
     """One program with random numbers, measured call by call.
 
@@ -105,6 +113,8 @@ def _bytes(image: Image, program: Program) -> tuple[dict[str, int], int, int]:
     held: dict[str, int] = {}
     for symbol in image.functions:
         name = symbol.name.removeprefix(f"{PREFIX}_")
+        if name in STARTUP:  # what every program has
+            continue
         held[name] = held.get(name, 0) + -(-symbol.size // 4) * 4
     run = held.pop("run")
     known = sum(constant_bytes(op, program.kernels[op.name]) for op in program.ops)

@@ -27,8 +27,10 @@ from nas.network.ops import (
 
 LARGEST_VALUES = 24_000  # of an operator's input
 LARGEST_MACS = 600_000  # of a convolution: the emulator takes its time
+SMALL_VALUES = 800
 INNER = (4, 6, 12, 24, 32, 50, 64, 100, 256, 384)  # of fully connected layers
-WIDE_INNER, LONG_INNER = (520, 600, 777, 1024, 1500, 2048), 512
+WIDE_INNER = (520, 600, 777, 1024, 1500, 2048)
+LONG_INNER = {8: 512, 4: 512, 2: 1020}  # beyond it the `wide` kernels run
 
 Drawn = tuple[Callable[[str, tuple[str, ...]], Op], list[Shape]]
 KINDS = (
@@ -48,6 +50,23 @@ def calibration_graph(rng: random.Random) -> Graph:
             _put_clipped(rng, number, inputs, ops)
             continue
         make, shapes = _draw(rng, kind)
+        names = tuple(f"in{number}_{i}" for i in range(len(shapes)))
+        inputs += [Input(name, shape) for name, shape in zip(names, shapes, strict=True)]
+        ops.append(make(f"op{number}", names))
+    return Graph(tuple(inputs), tuple(ops), ops[-1].name)
+
+
+def small_graph(rng: random.Random) -> Graph:
+    """Some operators of small maps: their offsets in the arena are those of a real program."""
+    inputs: list[Input] = []
+    ops: list[Op] = []
+    wanted = rng.randint(6, 24)
+    kinds = [kind for kind in KINDS if kind not in ("clipped", "wide")]
+    while len(ops) < wanted:
+        make, shapes = _draw(rng, rng.choice(kinds))
+        if sum(height * width * channels for height, width, channels in shapes) > SMALL_VALUES:
+            continue
+        number = len(ops)
         names = tuple(f"in{number}_{i}" for i in range(len(shapes)))
         inputs += [Input(name, shape) for name, shape in zip(names, shapes, strict=True)]
         ops.append(make(f"op{number}", names))
@@ -112,6 +131,8 @@ def _draw(rng: random.Random, kind: str) -> Drawn:
 
 def _conv(rng: random.Random, kind: str) -> Drawn:
     is_vector = kind == "fully_connected" or (kind == "wide" and rng.random() < 0.3)
+    bits, relu = rng.choice(WEIGHT_BITS), rng.random() < 0.5
+    long = LONG_INNER[bits]
     while True:
         channels, units = _channels(rng), _channels(rng)
         if is_vector:
@@ -119,16 +140,15 @@ def _conv(rng: random.Random, kind: str) -> Drawn:
             shape: Shape = (1, 1, rng.choice(inner))
         else:
             shape = _map(rng, channels)
-        sizes = {"conv": (2, 3, 3, 5, 7), "wide": (3, 5)}.get(kind, (1,))
+        sizes = {"conv": (2, 3, 3, 5, 7), "wide": (3, 5, 7)}.get(kind, (1,))
         kernel, stride = _window(rng, shape, rng.choice(sizes))
         padding: Padding = rng.choice(("same", "same", "valid"))
         positions = shape[0] * shape[1] / (stride[0] * stride[1])
         inner_size = kernel[0] * kernel[1] * shape[2]
-        if kind == "wide" and inner_size <= LONG_INNER:
+        if kind == "wide" and inner_size <= long:
             continue
         if positions * inner_size * units <= LARGEST_MACS * (3 if kind == "wide" else 1):
             break
-    bits, relu = rng.choice(WEIGHT_BITS), rng.random() < 0.5
     return (lambda n, ins: Conv2d(n, ins, units, kernel, stride, padding, bits, relu)), [shape]
 
 

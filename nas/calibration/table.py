@@ -12,11 +12,18 @@ from typing import Any
 import numpy as np
 
 from nas.calibration.fit import Fit, Sample, fit_function, non_negative
-from nas.calibration.measure import ROOM_BYTES, Linked, calibration_programs, measured, roomy
+from nas.calibration.measure import (
+    ROOM_BYTES,
+    Linked,
+    calibration_programs,
+    measured,
+    roomy,
+    small_programs,
+)
 from nas.calibration.samples import single_operator
 from nas.deploy.kernel_files import files_of
 from nas.deploy.toolchain import Compiler, Memory, compile_firmware
-from nas.emulation.elf import read_elf
+from nas.emulation.elf import STARTUP, read_elf
 from nas.errors import CalibrationError
 from nas.export.emulate import PREFIX, Bench
 from nas.hardware.memory import plan_memory
@@ -28,7 +35,6 @@ from nas.network.graph import Graph
 MOST_DRAWS, SINGLES = 50_000, 6
 WAIT_STATES = 4  # any but 0: misses are counted, not priced
 PLANES = re.compile(r"depthwise_(3x3|shaped)_\d")
-START_UP = {"Reset_Handler", "Default_Handler", "main"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +67,11 @@ def calibrate_core(
     progress(f"{profile.core}: code and stack of {len(fits)} kernels")
     needs, code = _needs([*sorted(fits), "staged"], bench)
     stacks = _stacks(fits, bench)
-    call_bytes = _call_bytes(held)
+    small = list(small_programs(bench, seed))
+    call_bytes = _call_bytes(small, sorted(fits))
     rows = {
         "program": {
-            "flash_bytes": _base_bytes(held),
+            "flash_bytes": max(linked.constant_bytes for linked in small),
             "stack_bytes": max(linked.frame_bytes for linked in held),
             "staged_stack_bytes": _stack("conv_8", bench, ROOM_BYTES // 8) - stacks["conv_8"],
             "core": "fpu" if profile.has_fpu else "no_fpu",
@@ -120,7 +127,7 @@ def _needs(functions: Sequence[str], bench: Bench) -> tuple[dict[str, list[str]]
         found: dict[str, int] = {}
         for symbol in image.functions:
             name = symbol.name.removeprefix(f"{PREFIX}_")
-            if name not in START_UP:
+            if name not in STARTUP:
                 found[name] = found.get(name, 0) + -(-symbol.size // 4) * 4
         needs[function] = sorted(found)
         sizes |= found
@@ -152,19 +159,24 @@ def _stacks(functions: Iterable[str], bench: Bench) -> dict[str, int]:
     return {name: _stack(name, bench) for name in functions if name != "clip"}
 
 
-def _call_bytes(held: Sequence[Linked]) -> dict[str, float]:
-    """Function -> bytes that a call of it takes in the model's own function."""
+def _call_bytes(held: Sequence[Linked], functions: Sequence[str]) -> dict[str, float]:
+    """Function -> bytes that a call of it takes in the model's own function.
+
+    One that none of the programs calls takes what a call does on average.
+    """
     names = sorted({call.function for linked in held for call in linked.calls})
     counts = np.array(
-        [[1, *(sum(c.function == n for c in linked.calls) for n in names)] for linked in held],
-        float,
+        [[sum(c.function == n for c in linked.calls) for n in names] for linked in held], float
     )
-    found = non_negative(counts, np.array([linked.run_bytes for linked in held], float))
-    return {n: round(float(v), 1) for n, v in zip(names, found[1:], strict=True)}
-
-
-def _base_bytes(held: Sequence[Linked]) -> int:
-    return max(linked.constant_bytes for linked in held)
+    run_bytes = np.array([linked.run_bytes for linked in held], float)
+    mean = float(run_bytes.sum() / counts.sum())
+    # Near the mean where few programs tell: a weak pull keeps the sums from being split at will.
+    pull = np.eye(len(names)) * 2
+    found = non_negative(
+        np.vstack([counts, pull]), np.concatenate([run_bytes, pull @ np.full(len(names), mean)])
+    )
+    by_name = {n: round(float(v), 1) for n, v in zip(names, found, strict=True)}
+    return {name: by_name.get(name, round(mean, 1)) for name in functions}
 
 
 def to_toml(header: Mapping[str, Any], cores: Mapping[str, CoreTable]) -> str:

@@ -6,15 +6,14 @@ snippets work as pasted; a test runs them.
 
 import json
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nas.choosing.battery import CLASS_BYTES, energy_formula, rates_known, read_power, window_bytes
 from nas.choosing.choose import FrontRow, parse_rows
+from nas.choosing.firmware import Proofs, c_prefix, firmware, first_checks, proven
+from nas.choosing.measured import CYCLE_BAND, TFLM_CODE_KB, band, misses_text, verdicts_of
 from nas.run_folder import (
     judged_crosswise,
     read_front,
@@ -34,6 +33,9 @@ FILES = """\
 | `model.npz` | the integers themselves: graph, weights, biases, scales |
 | `architecture.json` | network, input normalisation, cost per operator, plan, confusions |
 | `verification.json` | runtimes that ran it, inputs, differing outputs |"""
+FILES_OF_C = """
+| `c/` | the same in C for a Cortex-M4: no heap, no libraries, a self-test |
+| `verdict.json` | its run on the emulated chip: bytes, instructions, cycles |"""
 
 PYTHON = """\
 import json
@@ -61,48 +63,27 @@ def classify(sensors):
 
 """
 
-C_QUANTISE = """\
-#include <math.h>
-#include <stdint.h>
-
-static int8_t quantise(float real, float mean, float std, float scale) {
-    float q = rintf((real - mean) / std / scale); /* halves to even, as in Python */
-    return (int8_t)(q < -128.0f ? -128.0f : q > 127.0f ? 127.0f : q);
-}
-"""
-
-FIRST_ON_THE_BOARD = """\
-1. **The same integers.** Run one recorded window of your data file through the Python above and
-   through your firmware; compare the int8 inputs, then the logits. With TensorFlow Lite Micro both
-   must be equal to `model_integer.onnx`; LiteRT on a PC rounds a few logits differently, by one.
-2. **The same data.** Units, axes, channel order and sampling rate of the firmware's buffers must be
-   those of the recordings.
-3. **Memory.** Paint the stack, run, read its high-water mark and the arena that is really used.
-4. **Time.** Read the cycle counter (DWT->CYCCNT) around an inference: {cycles} cycles are modelled.
-5. **Current.** Measure the mean over some periods, with sensors and radio as in the product.
-6. **New people, new places.** Record windows that no training saw; compare with the test score."""
-
 
 def write_briefs(run: Path) -> None:
     """Writes README.md of every candidate of the front; RunError when a file cannot be read."""
     manifest = read_manifest(run)
-    for row in parse_rows(read_front(run)):
+    rows = parse_rows(read_front(run))
+    verdicts = verdicts_of(run, rows)
+    for row in rows:
         folder = run / "candidates" / row.id
         proof = folder / "verification.json"
-        text = brief(
-            row,
-            read_json(folder / "architecture.json"),
-            manifest,
+        proofs = Proofs(
             read_json(proof) if proof.exists() else None,
+            verdicts.get(row.id),
+            list(verdicts.values()),
+            c_prefix(folder),
         )
+        text = brief(row, read_json(folder / "architecture.json"), manifest, proofs)
         write_atomic(folder / "README.md", text.encode())
 
 
-def brief(row: FrontRow, about: Document, manifest: Document, proof: Document | None) -> str:
-    """The text of README.md; `about` is architecture.json, `manifest` run.json.
-
-    `proof` is verification.json, None for a candidate that was never verified.
-    """
+def brief(row: FrontRow, about: Document, manifest: Document, proofs: Proofs) -> str:
+    """The text of README.md; `about` is architecture.json, `manifest` run.json."""
     profile, classes = manifest["profile"], about["classes"]
     parts = [
         f"# {row.id}: brief for a proof of concept",
@@ -113,19 +94,19 @@ def brief(row: FrontRow, about: Document, manifest: Document, proof: Document | 
         "## How good it is",
         _scores(row, about, manifest),
         "## What it needs",
-        _needs(row, about, manifest),
+        _needs(row, about, manifest, proofs),
         "## What goes in, what comes out",
         _inputs(about),
         "In Python, in this folder:",
         f"```python\n{PYTHON}\n{_example(about)}\n```",
-        "In C, before any runtime:",
-        f"```c\n{C_QUANTISE}\n{_c_inputs(about)}```",
+        "## In your firmware",
+        firmware(row, about, proofs),
         "## What to check first on the board",
-        FIRST_ON_THE_BOARD.format(cycles=f"{about['cost']['cycles']:,.0f}"),
-        "## What is not proven",
-        _unproven(row, proof),
+        first_checks(about, proofs.verdict),
+        "## What is proven, and what is not",
+        proven(row, proofs),
         "## Files",
-        FILES,
+        FILES + (FILES_OF_C if proofs.prefix else ""),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -171,12 +152,14 @@ def _scores(row: FrontRow, about: Document, manifest: Document) -> str:
     return "\n".join([*lines, "", f"{note} {what}"])
 
 
-def _needs(row: FrontRow, about: Document, manifest: Document) -> str:
+def _needs(row: FrontRow, about: Document, manifest: Document, proofs: Proofs) -> str:
     budgets, power = manifest["budgets"], read_power(manifest["profile"])
 
     def share(amount: int, budget: int) -> str:
         return f"{amount:,} bytes, {100 * amount / budget:.0f} % of {budget:,}"
 
+    run = proofs.verdict is not None
+    size, time = ("measured", "modelled") if run else ("predicted", "predicted")
     formula = energy_formula(row.latency_ms, power)
     raw = window_bytes(about["inputs"])
     radio = (
@@ -191,18 +174,73 @@ def _needs(row: FrontRow, about: Document, manifest: Document) -> str:
 |---|---|---|
 | activation arena, inputs and output included | {row.arena_bytes:,} bytes | exact |
 | weights, biases, constants, tables | {row.weight_bytes:,} bytes | exact |
-| RAM of the program | {share(row.ram_bytes, budgets["ram_bytes"])} | estimated |
-| Flash of the program | {share(row.flash_bytes, budgets["flash_bytes"])} | estimated |
-| latency | {row.latency_ms:.3g} ms | modelled |
-| energy an inference | {formula} | modelled |
+| RAM of the program | {share(row.ram_bytes, budgets["ram_bytes"])} | {size} |
+| Flash of the program | {share(row.flash_bytes, budgets["flash_bytes"])} | {size} |
+| latency | {row.latency_ms:.3g} ms | {time} |
+| energy an inference | {formula} | {time} |
 | radio an inference | {radio}
 | a window before it is quantised | {window} | exact, in no figure above |
 
-Estimated and modelled numbers are for a C program of this project's kernels, not for TensorFlow
-Lite Micro, whose interpreter needs more of both memories. Energy = latency x active current x
-supply voltage of the profile: the core alone, without sensors, radio, regulator and sleep. Latency
-begins with the int8 inputs: quantising the window comes on top. Battery life:
-`nas pick RUN {row.id} --every-s 1 --cell CR2032`."""
+{_kinds(row, proofs)}
+
+{_bits(row, about)}Energy = latency x active current x supply voltage of the profile: the core,
+without sensors, radio, regulator and sleep. All of this is from the int8 inputs on: quantising the
+window, in time and code, comes on top. Battery life:
+`nas pick RUN {row.id} --every-s 1 --cell CR2032`.
+
+{_under_tflm(proofs.verification)}"""
+
+
+def _kinds(row: FrontRow, proofs: Proofs) -> str:
+    """How the bytes and the time of the table are known."""
+    verdict = proofs.verdict
+    if verdict is None:
+        text = "Its C was not run: RAM, Flash, latency and energy are predicted from its operators."
+        return f"{text} {misses_text(proofs.others)}".rstrip()
+    arena, stack = row.arena_bytes, verdict.stack_bytes
+    low, high = band(row.latency_ms)
+    return (
+        f"Measured on the emulated chip, with {verdict.compiler}: RAM is {arena:,} bytes of arena,"
+        f" {verdict.measured_ram_bytes - arena - stack:,} of working memory and {stack:,} of stack;"
+        f" predicted were {verdict.predicted_ram_bytes:,} bytes of RAM,"
+        f" {verdict.predicted_flash_bytes:,} of Flash and {verdict.predicted_cycles:,.0f} cycles."
+        f" Modelled: {verdict.instructions:,} instructions take {verdict.modelled_cycles:,} cycles;"
+        f" with the cycle model's {100 * CYCLE_BAND:.0f} % that is {low:.3g} to {high:.3g} ms."
+    )
+
+
+def _bits(row: FrontRow, about: Document) -> str:
+    """What the bits save and cost against 8 in every layer; "" where that is not known."""
+    plain, cost = about.get("at_8_bits"), about["cost"]
+    if not plain or set(row.weight_bits) == {8}:
+        return ""
+    saved = plain["weight_bytes"] - cost["weight_bytes"]
+    flash = cost["flash_bytes"] - plain["flash_bytes"]
+    cycles = cost["cycles"] - plain["cycles"]
+    return (
+        f"Against 8 bits in every layer its bits {'save' if saved >= 0 else 'add'} {abs(saved):,}"
+        f" bytes of weights ({cost['weight_bytes']:,} instead of {plain['weight_bytes']:,});"
+        f" predicted are {_more(cycles, 'cycles')} and, with the kernels of every width used,"
+        f" {_more(flash, 'bytes of Flash')}.\n\n"
+    )
+
+
+def _more(amount: float, what: str) -> str:
+    return f"{abs(amount):,.0f} {what} {'less' if amount < 0 else 'more'}"
+
+
+def _under_tflm(proof: Document | None) -> str:
+    """What the same graph takes in TensorFlow Lite Micro."""
+    if proof is None or proof.get("tflite_bytes") is None:
+        return "What it needs under TensorFlow Lite Micro is not known: it was not verified."
+    arena = proof.get("tflm_arena_bytes")
+    taken = "was not run here" if arena is None else f"takes an arena of {arena:,} bytes"
+    return (
+        "None of this is TensorFlow Lite Micro. With `model.tflite`"
+        f" ({proof['tflite_bytes']:,} bytes of Flash) its interpreter {taken} on a PC, whose"
+        " pointers have 64 bits: a Cortex-M4 needs a little less. TFLM's own code, about"
+        f" {TFLM_CODE_KB} KB of Flash, and its stack come on top."
+    )
 
 
 SHAPES = {
@@ -243,52 +281,3 @@ def _example(about: Document) -> str:
         for name, rule in about["inputs"].items()
     )
     return f"print(classify({{{windows}}}))"
-
-
-def _c_inputs(about: Document) -> str:
-    """One function a sensor, with its constants as the float32 values that they are."""
-    parts = []
-    for name, rule in about["inputs"].items():
-        channels, count = rule["shape"][-1], math.prod(rule["shape"])
-        parts.append(
-            f"{_c_array(f'{name}_mean', rule['mean'])}{_c_array(f'{name}_std', rule['std'])}"
-            f"void feed_{name}(const float real[{count}], int8_t input[{count}]) {{\n"
-            f"    for (int i = 0; i < {count}; i++)\n"
-            f"        input[i] = quantise(real[i], {name}_mean[i % {channels}],"
-            f" {name}_std[i % {channels}], {_c_float(rule['scale'])});\n}}\n"
-        )
-    return "\n".join(parts)
-
-
-def _c_float(value: float) -> str:
-    """The shortest decimal that reads back as this float32."""
-    text = str(np.float32(value))
-    return f"{text}f" if any(c in text for c in ".e") else f"{text}.0f"
-
-
-def _c_array(name: str, values: Sequence[float]) -> str:
-    body = textwrap.fill(", ".join(map(_c_float, values)), 96, initial_indent="    ")
-    body = body.replace("\n", "\n    ")
-    return f"static const float {name}[{len(values)}] = {{\n{body}}};\n"
-
-
-def _unproven(row: FrontRow, proof: Document | None) -> str:
-    if proof is None:
-        ran = "- That the files compute what was scored: not verified; `nas verify RUN` does it.\n"
-    else:
-        ran = f"- Run on a PC only, with {proof['inputs']} inputs (candidate verified:"
-        ran += f" {row.verified}):\n"
-        for check in proof["runtimes"]:
-            ran += f"  - {check['runtime']}: "
-            if check["compared"]:
-                ran += f"{check['differing']:,} of {check['compared']:,} outputs differ from the"
-                ran += f" reference, same class in {100 * check['argmax_agreement']:.5g} %\n"
-            else:
-                ran += "not run\n"
-    return f"""\
-{ran}\
-- Not run on a chip or in an emulator, and no C is generated yet: RAM, Flash, time and energy are
-  what our kernels are expected to need.
-- Cycles come from a cost table that was not fitted to a board. The cycle model behind it was within
-  10 % of silicon on public programs, not on this one.
-- Scores hold for recordings like these. Another mounting, sensor or sampling rate is new data."""

@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from nas.choosing.choose import (
     savings,
     within,
 )
+from nas.choosing.measured import CYCLE_BAND, PREDICTED, band, misses_text, verdicts_of
 from nas.errors import RunError, UsageError
+from nas.export.emulate import Verdict
 from nas.run_folder import judged_crosswise, read_front, read_json, read_manifest
-from nas.tables import print_table, terminal_width
+from nas.tables import kinds_text, print_table, terminal_width
 
 NAMES: dict[Resource, tuple[str, str]] = {
     "flash": ("Flash", "bytes"),
@@ -38,7 +40,10 @@ NAMES: dict[Resource, tuple[str, str]] = {
 }
 VERIFIED = {
     "no": "no: `nas verify` runs its files and compares them with what was scored",
-    "host": "on a PC: its files gave what was scored; not yet run on a chip",
+    "host": "on a PC: its files gave what was scored; its C was not run on the emulated chip, or"
+    " differs there",
+    "emulated": "on the emulated chip: its C gave what was scored, byte for byte; not run on"
+    " silicon",
 }
 WIDEST_TEXT = 100
 GLUE = "\N{NO-BREAK SPACE}"  # printed as a space, where no line may break
@@ -89,18 +94,21 @@ def pick(wish: Wish) -> FrontRow:
     if wish.less is not None:
         ladder = [saving_of(left, chosen, wish.by, wish.less)]
     raw = battery.window_bytes(about["inputs"])
+    verdicts = verdicts_of(wish.run, rows)
     copied = None if wish.out is None else export(folder, wish.out)
 
     named = f"{manifest['data']['name']} on {manifest['profile']['name']}"
     kept = "" if len(left) == len(rows) else f", {len(left)} within the limits"
     print(f"{named}: {len(rows)} candidate{'s' if len(rows) > 1 else ''}{kept}")
-    _print_front(left, best, chosen)
+    _print_front(left, best, chosen, verdicts)
+    _print_text(kinds_text(sum(row.id in verdicts for row in left), len(left)))
     _print_text(KNEE, "* ")
     print(f"\n{chosen.id}, the knee" if chosen == best else f"\n> {chosen.id}")
-    _print_facts(_facts(chosen, manifest, power, raw))
+    _print_facts(_facts(chosen, manifest, power, raw, verdicts))
     _print_ladder(ladder, chosen, wish)
     if duty is not None:
-        _print_duty(duty, wish.cell, manifest["profile"]["name"], about["inputs"])
+        kind = "modelled" if chosen.id in verdicts else "predicted"
+        _print_duty(duty, wish.cell, manifest["profile"]["name"], about["inputs"], kind)
     print()
     if copied is None:
         print(f"folder:  {folder}")
@@ -147,19 +155,22 @@ def export(folder: Path, out: Path) -> Path:
 # ---------------------------------------------------------------- what is printed
 
 
-def _print_front(left: Sequence[FrontRow], best: FrontRow, chosen: FrontRow) -> None:
+def _print_front(
+    left: Sequence[FrontRow], best: FrontRow, chosen: FrontRow, verdicts: Mapping[str, Verdict]
+) -> None:
     width = terminal_width()
     table: dict[str, list[str]] = {}
     for row in left:
+        sign = "" if row.id in verdicts else PREDICTED
         cells = {
             "": "*" if row == best else ">" if row == chosen else "",
             "candidate": row.id,
             "val": f"{row.val_score:.3f} ({row.val_low:.2f}-{row.val_high:.2f})",
             "weights B": f"{row.weight_bytes:,}",
-            "RAM B": f"{row.ram_bytes:,}",
-            "Flash B": f"{row.flash_bytes:,}",
-            "ms": f"{row.latency_ms:.2f}",
-            "uJ": f"{row.energy_uj:.3g}",
+            "RAM B": f"{sign}{row.ram_bytes:,}",
+            "Flash B": f"{sign}{row.flash_bytes:,}",
+            "ms": f"{sign}{row.latency_ms:.2f}",
+            "uJ": f"{sign}{row.energy_uj:.3g}",
             "sensors": "+".join(row.modalities),
             "bits": "/".join(map(str, row.weight_bits)),
         }
@@ -173,12 +184,18 @@ def _print_front(left: Sequence[FrontRow], best: FrontRow, chosen: FrontRow) -> 
 
 
 def _facts(
-    row: FrontRow, manifest: dict[str, Any], power: Power, raw: int | None
+    row: FrontRow,
+    manifest: dict[str, Any],
+    power: Power,
+    raw: int | None,
+    verdicts: Mapping[str, Verdict],
 ) -> Iterable[tuple[str, str]]:
     budgets = manifest["budgets"]
+    run = row.id in verdicts
+    size, time = ("measured", "modelled") if run else ("predicted", "predicted")
 
     def share(amount: int, budget: int) -> str:
-        return f"{amount:,} bytes, {_percent(amount / budget)} of {budget:,} (estimated)"
+        return f"{amount:,} bytes, {_percent(amount / budget)} of {budget:,} ({size})"
 
     bits = "/".join(map(str, row.weight_bits))
     crosswise = judged_crosswise(manifest)
@@ -194,10 +211,20 @@ def _facts(
         ("RAM", share(row.ram_bytes, budgets["ram_bytes"])),
         ("Flash", share(row.flash_bytes, budgets["flash_bytes"])),
         ("weights", f"{row.weight_bytes:,} bytes (exact), layers of {bits} bits"),
-        ("latency", f"{row.latency_ms:.3g} ms (modelled)"),
-        ("energy", f"{battery.energy_formula(row.latency_ms, power)} (modelled, the core alone)"),
+        ("latency", _latency(row.latency_ms, verdicts.values(), run)),
+        ("energy", f"{battery.energy_formula(row.latency_ms, power)} ({time}, the core alone)"),
         ("radio", _radio(raw)),
         ("verified", VERIFIED.get(row.verified, row.verified)),
+    )
+
+
+def _latency(latency_ms: float, verdicts: Iterable[Verdict], run: bool) -> str:
+    if not run:
+        return f"{latency_ms:.3g} ms (predicted). {misses_text(verdicts)}".rstrip()
+    low, high = band(latency_ms)
+    return (
+        f"{latency_ms:.3g} ms (modelled; {low:.3g} to {high:.3g} with the cycle model's"
+        f" {100 * CYCLE_BAND:.0f}{GLUE}%)"
     )
 
 
@@ -246,7 +273,7 @@ def _print_ladder(ladder: Sequence[Any], chosen: FrontRow, wish: Wish) -> None:
 
 
 def _print_duty(
-    duty: Duty, cell: Cell | None, profile: str, inputs: dict[str, dict[str, Any]]
+    duty: Duty, cell: Cell | None, profile: str, inputs: dict[str, dict[str, Any]], kind: str
 ) -> None:
     power = duty.power
     source = "" if cell is None else f" from {cell.name}"
@@ -262,7 +289,7 @@ def _print_duty(
         )
     ]
     assumed = [
-        f"Latency is modelled; the currents are those of profile {profile}, whose file says where"
+        f"Latency is {kind}; the currents are those of profile {profile}, whose file says where"
         " they come from.",
         "Not counted: sensors, sampling, radio, waking up, the regulator's own current, cold.",
     ]

@@ -1,7 +1,7 @@
 """A candidate's folder: the artefacts, and all that is known of it in architecture.json."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,13 @@ from nas.deploy.to_c import Normalisation
 from nas.export.to_onnx import to_onnx
 from nas.export.to_onnx_integer import to_onnx_integer
 from nas.export.to_tflite import to_tflite
+from nas.hardware.budget import price
 from nas.hardware.cost import Cost
+from nas.hardware.profile import Profile
 from nas.hardware.program import Program
+from nas.network.graph import Graph
 from nas.network.integer import IntegerModel
+from nas.network.ops import Conv2d, DepthwiseConv2d
 from nas.run_folder import write_atomic, write_json
 
 SMALLEST_GROUP = 5  # rows below which a subject's score says nothing
@@ -28,6 +32,7 @@ class Candidate:
 
     Attributes:
         document: the architecture's JSON, its space by name among the rest.
+        cost_at_8_bits: of the same graph with 8 bits in every layer.
         val_scores: of every training of this architecture, the shipped one first.
         rows: that the shipped model was trained on.
         predicted: (n,) classes given to the test split by the shipped model.
@@ -39,11 +44,21 @@ class Candidate:
     model: IntegerModel
     program: Program
     cost: Cost
+    cost_at_8_bits: Cost
     val_scores: Sequence[float]
     rows: int
     steps: int
     predicted: NDArray[np.int64]
     scores_without: Mapping[str, float]
+
+
+def at_8_bits(graph: Graph, profile: Profile) -> Cost:
+    """The predicted cost of the same graph with 8 bits in every layer, to see what its bits do."""
+    ops = tuple(
+        replace(op, weight_bits=8) if isinstance(op, Conv2d | DepthwiseConv2d) else op
+        for op in graph.ops
+    )
+    return price(replace(graph, ops=ops), profile).cost
 
 
 def write_candidate(run: Path, candidate: Candidate, task: Task) -> Path:
@@ -94,6 +109,7 @@ def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
         "inputs": {m.name: _input(m) for m in task.modalities if m.name in used},
         "classes": list(task.class_names),
         "cost": candidate.cost.to_json(),
+        "at_8_bits": weights_and_cycles(candidate.cost_at_8_bits),
         "plan": candidate.program.plan.to_json(),
         "training": {
             "seeds": len(candidate.val_scores),
@@ -105,6 +121,20 @@ def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
         "groups": _worst_group(candidate.predicted, task),
         "confusion": confusion.tolist(),
         "missing_sensors": {name: {"score": s} for name, s in candidate.scores_without.items()},
+    }
+
+
+def weights_and_cycles(cost: Cost) -> dict[str, Any]:
+    """What the bits of weights change in a cost."""
+    per_op = [
+        {"name": op.name, "weight_bytes": op.weight_bytes, "cycles": op.cycles}
+        for op in cost.per_op
+    ]
+    return {
+        "weight_bytes": cost.weight_bytes,
+        "flash_bytes": cost.flash_bytes,
+        "cycles": cost.cycles,
+        "per_op": per_op,
     }
 
 

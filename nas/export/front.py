@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.task import Task
-from nas.export.bundle import Candidate, write_candidate
+from nas.export.bundle import Candidate, at_8_bits, write_candidate
 from nas.hardware.budget import price
 from nas.network.integer import load_integer_model
 from nas.run_folder import write_front
@@ -73,6 +73,7 @@ def _export(
         model,
         priced.program,
         priced.cost,
+        at_8_bits(model.graph, rules.profile),
         finalist.val_scores,
         rows,
         steps,

@@ -1,4 +1,4 @@
-"""The detail panel of one candidate: network, costs, memory, errors, checks, files."""
+"""The detail panel of one candidate: network, chip, costs, memory, errors, checks, files."""
 
 import math
 import shlex
@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from nas.hardware.memory import lifetimes
 from nas.network.ops import size
+from nas.report.chip import emulated, kinds, saved_by_bits, under_tflm
 from nas.report.choice import ladder_tables
 from nas.report.data import Candidate, Run
 from nas.report.drawing import arena_svg, flow_svg
@@ -44,7 +45,9 @@ def panel(candidate: Candidate, run: Run) -> str:
     parts = [
         _head(candidate, run),
         _block("Architecture", _architecture(candidate), "wide"),
-        _block("Costs per operator", _costs(candidate), "wide"),
+        _block("On the emulated chip", emulated(candidate, run), "wide"),
+        _block("What the bits save", saved_by_bits(candidate), "wide"),
+        _block("Costs per operator, predicted", _costs(candidate), "wide"),
         _block("The arena over time", _arena(candidate), "wide"),
         _block("Confusion on the test split", confusion(candidate.document), room),
         f'<div class="stack {room}">'
@@ -55,6 +58,7 @@ def panel(candidate: Candidate, run: Run) -> str:
         _block("What less costs, from this one down", ladders, "wide ladder") if ladders else "",
         _block("Verification", _verification(candidate.verification), "wide"),
         _block("What it takes in", _inputs(candidate.document), "wide"),
+        _block("The same network under TFLM", under_tflm(candidate)),
         _block("Training", _training(candidate.document)),
         _block("Files", _files(candidate)),
     ]
@@ -70,14 +74,15 @@ def _block(title: str, body: str, kind: str = "") -> str:
 
 def _head(candidate: Candidate, run: Run) -> str:
     value = candidate.values
+    size, time = (f"<small>{kind}</small>" for kind in kinds(candidate))
     numbers = facts(
         [
             ("Validation", _score(value, "val")),
             ("Test", _score(value, "test")),
-            ("RAM", kilobytes(value["ram_bytes"])),
-            ("Flash", kilobytes(value["flash_bytes"])),
-            ("Latency", short(value["latency_ms"], "ms")),
-            ("Energy", short(value["energy_uj"], "µJ")),
+            ("RAM", kilobytes(value["ram_bytes"]) + size),
+            ("Flash", kilobytes(value["flash_bytes"]) + size),
+            ("Latency", short(value["latency_ms"], "ms") + time),
+            ("Energy", short(value["energy_uj"], "µJ") + time),
         ]
     )
     knee = ' <span class="badge">knee</span>' if candidate.id == run.knee else ""
@@ -264,9 +269,11 @@ def _verification(document: Mapping[str, Any] | None) -> str:
         ]
         for row in records(document.get("runtimes"))
     ]
+    failure = document.get("failure")
+    failed = f" Its C was not run on the emulated chip: {esc(failure)}" if failure else ""
     return (
-        f'<p class="note">{badge(str(document.get("verified") or "no"))} Compared with the integer '
-        f"reference on {plural(document.get('inputs'), 'input')}.</p>"
+        f'<p class="note">{badge(str(document.get("verified") or "no"))} Files compared with the '
+        f"integer reference on {plural(document.get('inputs'), 'input')}.{failed}</p>"
         + table(heads.split("|"), rows, "reasons")
     )
 

@@ -238,6 +238,9 @@ def _hover(candidate: Candidate, run: Run) -> str:
         f"Flash {kilobytes(value['flash_bytes'])}{_of(value['flash_bytes'], budgets.flash_bytes)}",
         f"arena {kilobytes(value['arena_bytes'])}, weights {kilobytes(value['weight_bytes'])}",
         f"{short(value['latency_ms'], 'ms')}, {short(value['energy_uj'], 'µJ')}",
+        "RAM, Flash, latency and energy predicted"
+        if candidate.verdict is None
+        else "RAM and Flash measured, latency and energy modelled",
         f"bits {plain_text(candidate.weight_bits)}",
         f"sensors {plain_text(candidate.modalities)}",
     ]
@@ -249,7 +252,7 @@ def _hover_trial(trial: Trial) -> str:
     return (
         f"{plain_text(trial.id)}, not on the front<br>validation {percent(trial.val_score)}<br>"
         f"RAM {kilobytes(cost['ram_bytes'])}, Flash {kilobytes(cost['flash_bytes'])}, "
-        f"{short(cost['latency_ms'], 'ms')}"
+        f"{short(cost['latency_ms'], 'ms')}, predicted"
     )
 
 

@@ -25,6 +25,7 @@ RESOURCE_NAMES: dict[Resource, str] = {
     "latency": "latency",
     "weights": "weights",
 }
+PREDICTABLE = ("ram_bytes", "flash_bytes")  # where a candidate was not run on the emulated chip
 MOST_STEPS = 6  # of a ladder that are shown
 
 
@@ -146,14 +147,15 @@ def _cells(candidate: Candidate, sensors: Sequence[str]) -> list[tuple[str, floa
         for name, score in zip(sensors, absent, strict=True)
     ]
     macs = sum(op.macs for op in candidate.per_op)
+    kind = " (predicted)" if candidate.verdict is None else ""
     sizes = ("ram_bytes", "flash_bytes", "arena_bytes", "weight_bytes")
     return [
         *scores,
         (percent(worst), worst),
         *missing,
-        *((kilobytes(value[name]), value[name]) for name in sizes),
-        (short(value["latency_ms"], "ms"), value["latency_ms"]),
-        (short(value["energy_uj"], "µJ"), value["energy_uj"]),
+        *((kilobytes(value[name]) + kind * (name in PREDICTABLE), value[name]) for name in sizes),
+        (short(value["latency_ms"], "ms") + kind, value["latency_ms"]),
+        (short(value["energy_uj"], "µJ") + kind, value["energy_uj"]),
         (count(macs), macs),
         (short(value["bits"]), value["bits"]),
         (candidate.weight_bits, None),

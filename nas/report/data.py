@@ -1,7 +1,7 @@
 """What the report reads from a run folder, checked once so that nothing later can trip over it.
 
 Only files of the folder are read: run.json, trials.csv, front.csv, and of every candidate
-architecture.json and, where there is one, verification.json.
+architecture.json and, where they exist, verification.json and verdict.json.
 """
 
 import csv
@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from nas.choosing.choose import FrontRow, knee, parse_rows
+from nas.choosing.measured import verdict_of
 from nas.errors import GraphError, PlanError, RunError
+from nas.export.emulate import Verdict
 from nas.hardware.memory import MemoryPlan, check_plan
 from nas.network.graph import Graph
 from nas.network.ops import size
@@ -68,6 +70,7 @@ class Candidate:
             number of bits of a weight.
         document: architecture.json, of which `graph`, `per_op` and `plan` are checked already.
         verification: verification.json, or None without one.
+        verdict: what the emulated chip measured; None where RAM, Flash and time are predicted.
         files: names of what lies in the candidate's folder; a folder ends in a slash.
     """
 
@@ -82,6 +85,7 @@ class Candidate:
     plan: MemoryPlan
     document: Mapping[str, Any]
     verification: Mapping[str, Any] | None
+    verdict: Verdict | None
     files: tuple[str, ...]
 
 
@@ -246,7 +250,8 @@ def _read_candidate(folder: Path, index: int, row: Mapping[str, str]) -> Candida
     files = tuple(sorted(p.name + "/" * p.is_dir() for p in home.iterdir() if p.name[0] != "."))
     return Candidate(
         index, name, row["verified"] or "no", values, row["weight_bits"], row["modalities"],
-        graph, per_op, plan, document, verification, files,
+        graph, per_op, plan, document, verification,
+        verdict_of(home, values["ram_bytes"], values["flash_bytes"]), files,
     )  # fmt: skip
 
 

@@ -20,12 +20,13 @@ def energy_line(candidate: Candidate, run: Run) -> str:
     """The energy of an inference as the product that it is."""
     power = _power(run)
     energy = short(candidate.values["energy_uj"], "µJ")
+    kind = "predicted" if candidate.verdict is None else "modelled"
     if power is None:
         return f"<p>{energy} an inference; the profile's currents are not recorded.</p>"
     return (
         f"<p><b>{energy}</b> an inference = {short(candidate.values['latency_ms'], 'ms')} "
         f"\u00d7 {short(1e3 * power.active_a, 'mA')} \u00d7 {short(power.voltage_v, 'V')}: "
-        "modelled latency \u00d7 active current \u00d7 supply voltage of "
+        f"{kind} latency \u00d7 active current \u00d7 supply voltage of "
         f"{esc(dig(run.manifest, 'profile', 'name'))}. This is the core alone: sensors, radio and "
         "regulator come on top.</p>"
     )

@@ -86,6 +86,14 @@ def kilobytes(value: Any) -> str:
     return f"{kilo:,.{2 if kilo < 9.995 else 1}f}\u00a0KB"
 
 
+def change(value: float, base: float) -> str:
+    """By how much a value is off its base: `+3.1 %`."""
+    if not base:
+        return DASH
+    text = f"{100 * (value / base - 1):+.1f}\u00a0%".replace("-", "\u2212")
+    return text[1:] if text[1:] == "0.0\u00a0%" else text
+
+
 def interval(low: Any, high: Any, to: str = " to ") -> str:
     """An interval of shares: `94.1 to 96.0 %`."""
     first, last = number(low), number(high)
@@ -118,7 +126,7 @@ def plural(n: Any, one: str, many: str | None = None) -> str:
 
 
 def badge(verified: str, *, short_name: bool = False) -> str:
-    """The mark that says whether other runtimes gave the same integers."""
+    """The mark that says whether the emulated chip, or other runtimes, gave the same integers."""
     kind = "no" if verified not in ("host", "emulated") else "yes"
     name = verified if short_name else VERIFIED_NAMES.get(verified, verified)
     return f'<span class="badge {kind}">{esc(name)}</span>'
@@ -148,10 +156,10 @@ def _number(right: bool) -> str:
     return ' class="n"' if right else ""
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> str:
+def facts(pairs: Iterable[tuple[str, str]], kind: str = "") -> str:
     """A list of names and values; both are HTML."""
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in pairs)
-    return f'<dl class="facts">{rows}</dl>'
+    return f'<dl class="facts {kind}">{rows}</dl>'
 
 
 def script_json(document: Any) -> str:

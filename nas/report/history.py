@@ -31,7 +31,7 @@ OUTCOME_POINTS = 200
 OUTCOMES = {  # status -> name, colour and dashes of its line, what it means
     "trained": ("Trained", ACCENT, "solid", "Fitted the budgets and was trained and scored."),
     "duplicate": ("Duplicate", INK, "dot", "Drawn again: it took over the score of its twin."),
-    "infeasible": ("Refused", WARN, "dash", "Over a budget by its exact cost: never trained."),
+    "infeasible": ("Refused", WARN, "dash", "Over a budget by its predicted cost: never trained."),
     "failed": ("Failed", GREY, "dashdot", "Its training diverged."),
 }
 BUDGET_NAMES = (
@@ -266,7 +266,7 @@ def _refused(run: Run) -> str:
             ]
         )
     note = (
-        "<h3>Refused, by budget</h3><p>The exact cost is known before any training, so these took "
+        "<h3>Refused, by budget</h3><p>The cost is predicted before any training, so these took "
         "no training time. A trial can be over more than one budget.</p>"
     )
     return (

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nas.report.charts import MOST_GREY, axes, other_trained
+from nas.report.choice import PREDICTABLE
 from nas.report.data import Candidate, Run
 from nas.report.format import (
     DASH,
@@ -98,7 +99,7 @@ def _pairs(run: Run, figures: Sequence[Any], others: int) -> str:
         '<p class="key"><span><i class="dot"></i>on the front, verified</span> '
         '<span><i class="dot open"></i>on the front, not verified</span> '
         '<span><i class="dot knee"></i>knee</span> '
-        f'<span><i class="dot grey"></i>trained, not on the front{thinned}</span> '
+        f'<span><i class="dot grey"></i>trained, not on the front, costs predicted{thinned}</span> '
         '<span><i class="dash"></i>budget</span></p>'
     )
     note = (
@@ -128,6 +129,7 @@ def _table(run: Run) -> str:
 def _row(candidate: Candidate, run: Run) -> str:
     value = candidate.values
     knee = ' <span class="badge">knee</span>' if candidate.id == run.knee else ""
+    kind = "<small>predicted</small>" if candidate.verdict is None else ""
     cells = [
         f'<button type="button" class="open"><code>{esc(candidate.id)}</code></button>{knee}',
         badge(candidate.verified, short_name=True),
@@ -136,9 +138,9 @@ def _row(candidate: Candidate, run: Run) -> str:
             f"{interval(value[f'{split}_low'], value[f'{split}_high'], DASH)}</small>"
             for split in ("val", "test")
         ),
-        *(kilobytes(value[name]) for name in COLUMN_BYTES),
-        short(value["latency_ms"], "ms"),
-        short(value["energy_uj"], "µJ"),
+        *(kilobytes(value[name]) + kind * (name in PREDICTABLE) for name in COLUMN_BYTES),
+        short(value["latency_ms"], "ms") + kind,
+        short(value["energy_uj"], "µJ") + kind,
         f'<span class="bitlist">{esc(candidate.weight_bits).replace("/", "/<wbr>")}</span>'
         f"<small>{short(value['bits'])} a weight</small>",
         f'<span class="bitlist">{esc(candidate.modalities).replace("+", " + ")}</span>',
