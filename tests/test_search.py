@@ -491,10 +491,10 @@ def test_the_training_nearest_to_the_mean_ships() -> None:
 
 def test_a_lucky_score_does_not_survive_and_what_it_hid_comes_up(tmp_path: Path) -> None:
     lucky = entry(0, 0.95, 2)  # the smallest, and by chance the best: it hides all others
-    solid = [entry(i, 0.7 + 0.01 * i, 2 + i) for i in (1, 2)]
+    solid = [entry(i, 0.7 + 0.01 * i, 2 + 4 * i) for i in (1, 2)]
 
     def answer(job: Training) -> Trained:
-        return Trained(b"m", {2: 0.4, 3: 0.72, 4: 0.71}[units(job)] + job.seed % 3 / 1000, 2.0)
+        return Trained(b"m", {2: 0.4, 6: 0.72, 10: 0.71}[units(job)] + job.seed % 3 / 1000, 2.0)
 
     records = [lucky, *solid]
     assert front_of(rules(), scored(records)) == [0]

@@ -64,7 +64,7 @@ static inline uint32_t pair_of(int32_t left, int32_t right) {
 }
 
 /* `words` words of padding, a multiple of four. */
-static NAS_ONCE void fill(const nas_conv *conv, uint32_t *to, uint32_t words) {
+static NAS_ONCE void pad_words(const nas_conv *conv, uint32_t *to, uint32_t words) {
     uint32_t zero = pair_of(conv->in_zero, conv->in_zero);
     NAS_ROLLED
     for (; words > 0; words -= 4, to += 4) {
@@ -127,7 +127,7 @@ static NAS_ONCE void split_rows(const nas_work *work, const int8_t *x, uint32_t 
     int32_t last = end < conv->in_height ? end : conv->in_height;
     NAS_ROLLED
     for (; row < end && row < 0; row++, to += work->row_words) {
-        fill(conv, to, work->row_words);
+        pad_words(conv, to, work->row_words);
     }
     if (row < last) {
         const int8_t *from = x + (uint32_t)row * conv->in_width * conv->in_channels;
@@ -137,7 +137,7 @@ static NAS_ONCE void split_rows(const nas_work *work, const int8_t *x, uint32_t 
     }
     NAS_ROLLED
     for (; row < end; row++, to += work->row_words) {
-        fill(conv, to, work->row_words);
+        pad_words(conv, to, work->row_words);
     }
 }
 
@@ -218,10 +218,10 @@ static NAS_ONCE void prepare(nas_work *work, const nas_conv *conv, uint32_t *scr
     NAS_ROLLED
     for (uint32_t i = 0; i < rows; i++, row += work->row_words) {
         if (i < conv->pad_top || i >= conv->pad_top + work->inside) {
-            fill(conv, row, work->row_words);
+            pad_words(conv, row, work->row_words);
         } else if (before + rest > 0) {
-            fill(conv, row, 4 * before);
-            fill(conv, row + 4 * (before + inside), 4 * rest);
+            pad_words(conv, row, 4 * before);
+            pad_words(conv, row + 4 * (before + inside), 4 * rest);
         }
     }
 }
