@@ -60,13 +60,15 @@ def drop_dominated(run: Path, rules: Rules) -> int:
 
 
 def _costs(row: Mapping[str, str]) -> CostSummary:
-    whole = ("arena_bytes", "weight_bytes", "ram_bytes", "flash_bytes")
     return CostSummary(
-        *(int(float(row[name])) for name in whole),
-        float(row["latency_ms"]),
-        float(row["energy_uj"]),
-        row["weight_bits"],
-        row["modalities"],
+        arena_bytes=int(row["arena_bytes"]),
+        weight_bytes=int(row["weight_bytes"]),
+        ram_bytes=int(row["ram_bytes"]),
+        flash_bytes=int(row["flash_bytes"]),
+        latency_ms=float(row["latency_ms"]),
+        energy_uj=float(row["energy_uj"]),
+        weight_bits=row["weight_bits"],
+        modalities=row["modalities"],
     )
 
 
