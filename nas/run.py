@@ -24,6 +24,7 @@ from nas.errors import RunError, ToolMissing
 from nas.export.front import drop_dominated, export_front
 from nas.export.verify import Verification, complaint, require_equal, verify_run
 from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible
+from nas.hardware.cost import kernel_costs
 from nas.hardware.profile import load_profile
 from nas.manifest import Options, now, open_manifest
 from nas.network.integer import load_integer_model
@@ -284,6 +285,8 @@ class _Session:
         notes = list(self.notes)
         if self.options.verify and importlib.util.find_spec("tflite_micro") is None:
             notes.append("TFLM has no wheels for this platform: candidates stay unverified")
+        if self.options.verify:
+            notes += _other_compiler(self.options.cc)
         if deviation is None:
             notes.append("no architecture was trained twice: intervals count the sample size only")
         self.manifest |= {
@@ -296,3 +299,14 @@ class _Session:
             "notes": notes,
         }
         write_json(self.run / "run.json", self.manifest)
+
+
+def _other_compiler(cc: str | None) -> list[str]:
+    """What a reader of predictions must know where the C is compiled by another compiler."""
+    used, calibrated = find_compiler(cc).version, kernel_costs()["compiler"]
+    if used == calibrated:
+        return []
+    return [
+        f"candidates were compiled by {used}, predictions are calibrated for {calibrated}:"
+        " nas calibrate measures another one"
+    ]

@@ -202,6 +202,15 @@ def test_an_unknown_compiler(copy: Copy, capsys: pytest.CaptureFixture[str]) -> 
         run.check_runtimes(SimpleNamespace(verify=True, cc="no-such-gcc"))  # type: ignore[arg-type]
 
 
+def test_predictions_for_another_compiler_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"compiler": find_compiler().version}
+    monkeypatch.setattr(run, "kernel_costs", lambda: table)
+    assert run._other_compiler(None) == []
+    table["compiler"] = "zig 0.1"
+    (note,) = run._other_compiler(None)
+    assert re.match(r"candidates were compiled by zig [\d.]+, predictions are calibrated for", note)
+
+
 def test_a_cache_that_cannot_be_written(copy: Copy, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     copy.bench = replace(copy.bench, cache=tmp_path / "file" / "cache")
