@@ -124,6 +124,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
     )
     cycles = np.array([[float(r["predicted_cycles"]), float(r["modelled_cycles"])] for r in linked])
     error = np.abs(cycles[:, 0] / cycles[:, 1] - 1)
+    flash_over = flash[:, 1] - flash[:, 0]
     over, off = ram[:, 0] - ram[:, 1], np.abs(flash[:, 0] - flash[:, 1])
     return {
         "architectures": len(rows),
@@ -138,6 +139,10 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
             (off > np.maximum(256, 0.01 * flash[:, 1])).sum()
         ),
         "flash_off_worst_bytes": float(off.max()),
+        # Such a one would not link on a device with just the Flash that was predicted.
+        "flash_below_measured": int((flash_over > 0).sum()),
+        "flash_below_measured_worst_bytes": float(max(0.0, flash_over.max())),
+        "cycles_bias_mean": round(float((cycles[:, 0] / cycles[:, 1] - 1).mean()), 4),
         "cycles_error_mean": round(float(error.mean()), 4),
         "cycles_error_p95": round(float(np.quantile(error, 0.95)), 4),
         "cycles_error_worst": round(float(error.max()), 4),

@@ -12,6 +12,7 @@ from typing import Any
 from nas.data.task import Task
 from nas.errors import RunError
 from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS, Budget
+from nas.hardware.cost import table_hash
 from nas.hardware.profile import Profile
 from nas.run_folder import read_json
 from nas.space import Space
@@ -22,7 +23,7 @@ from nas.training.validation import Judging, Validation
 FORMAT = 1  # of run.json
 SAME_ON_RESUME = (
     *("data", "profile", "space", "space_file", "objectives", "metric", "validation"),
-    *("distil", "own_teacher", "seed", "limits", "storage"),
+    *("distil", "own_teacher", "seed", "limits", "storage", "cost_table"),
 )
 OF_THIS_SESSION = ("command", "versions", "data", "sampler", "workers")
 
@@ -144,6 +145,8 @@ def _manifest(
             "weight_bytes": budget.weight_bytes,
         },
         "limits": [options.max_latency_ms, options.max_weight_bytes],
+        # Trials are chosen between by predicted costs: those of two tables cannot be compared.
+        "cost_table": table_hash(),
         "space": options.space.name,
         "space_file": None
         if options.space.file is None

@@ -18,11 +18,13 @@ from typing import Any
 from nas.choosing.brief import write_briefs
 from nas.data.task import Task
 from nas.deploy.toolchain import find_compiler
-from nas.emulation.tools import check_tools
+from nas.emulation.emulator import check_hook
+from nas.emulation.tools import cache_folder, check_tools
 from nas.errors import RunError, ToolMissing
 from nas.export.front import drop_dominated, export_front
-from nas.export.verify import Verification, require_equal, verify_run
+from nas.export.verify import Verification, complaint, require_equal, verify_run
 from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible
+from nas.hardware.cost import kernel_costs
 from nas.hardware.profile import load_profile
 from nas.manifest import Options, now, open_manifest
 from nas.network.integer import load_integer_model
@@ -114,6 +116,7 @@ def check_runtimes(options: Options) -> None:
             )
     check_tools()
     find_compiler(options.cc)
+    check_hook(cache_folder())
     if importlib.util.find_spec("tflite_micro") is None and tflm_has_wheels():
         raise ToolMissing(
             "tflite-micro: not installed, and needed to verify the front; pip install"
@@ -260,7 +263,9 @@ class _Session:
             results = verify_run(
                 self.run, None, self.options.workers, self._verified, self.options.cc
             )
-            dropped = drop_dominated(self.run, self.rules)
+            # What is not proved must push nothing off the front, nor its own folder be deleted.
+            proved = not any(map(complaint, results))
+            dropped = drop_dominated(self.run, self.rules) if proved else 0
             if dropped:
                 self.progress.say(
                     f"{dropped} of them left the front: as measured, others are as good or better"
@@ -280,6 +285,8 @@ class _Session:
         notes = list(self.notes)
         if self.options.verify and importlib.util.find_spec("tflite_micro") is None:
             notes.append("TFLM has no wheels for this platform: candidates stay unverified")
+        if self.options.verify:
+            notes += _other_compiler(self.options.cc)
         if deviation is None:
             notes.append("no architecture was trained twice: intervals count the sample size only")
         self.manifest |= {
@@ -292,3 +299,14 @@ class _Session:
             "notes": notes,
         }
         write_json(self.run / "run.json", self.manifest)
+
+
+def _other_compiler(cc: str | None) -> list[str]:
+    """What a reader of predictions must know where the C is compiled by another compiler."""
+    used, calibrated = find_compiler(cc).version, kernel_costs()["compiler"]
+    if used == calibrated:
+        return []
+    return [
+        f"candidates were compiled by {used}, predictions are calibrated for {calibrated}:"
+        " nas calibrate measures another one"
+    ]

@@ -262,6 +262,21 @@ def constants(header: str) -> dict[str, str]:
     return dict(re.findall(r"^#define (\w+) (\S+)$", header, re.M))
 
 
+def test_the_header_in_cpp(tmp_path: Path) -> None:
+    """Calls from C++ are of C functions: their names are not mangled."""
+    model = small_model()
+    folder = put(tmp_path / "c", model, random_inputs(model.graph, 1, np.random.default_rng(0)))
+    source = tmp_path / "main.cpp"
+    source.write_text(
+        '#include "model.h"\nstatic uint32_t arena[MODEL_ARENA_BYTES / 4];\n'
+        "void once();\nvoid once() { model_run(arena); }\n"
+    )
+    zig = find_compiler().command
+    done = tool(*zig, "c++", "-Wall", "-Wextra", "-c", f"-I{folder}", source, cwd=tmp_path)
+    assert not done.returncode and not done.stderr, done.stderr
+    assert "model_run" in read_object(tmp_path / "main.o").asks
+
+
 def test_header() -> None:
     model = small_model(("accel", "gyro"))
     program, held = planned(model.graph), constants(bundle(model)["model.h"])

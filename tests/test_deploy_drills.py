@@ -202,6 +202,15 @@ def test_an_unknown_compiler(copy: Copy, capsys: pytest.CaptureFixture[str]) -> 
         run.check_runtimes(SimpleNamespace(verify=True, cc="no-such-gcc"))  # type: ignore[arg-type]
 
 
+def test_predictions_for_another_compiler_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"compiler": find_compiler().version}
+    monkeypatch.setattr(run, "kernel_costs", lambda: table)
+    assert run._other_compiler(None) == []
+    table["compiler"] = "zig 0.1"
+    (note,) = run._other_compiler(None)
+    assert re.match(r"candidates were compiled by zig [\d.]+, predictions are calibrated for", note)
+
+
 def test_a_cache_that_cannot_be_written(copy: Copy, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     copy.bench = replace(copy.bench, cache=tmp_path / "file" / "cache")
@@ -279,6 +288,19 @@ def test_a_spoiled_weight(
     assert difference == {
         "operator": last, "input": row, "index": index, "c": given, "reference": wanted
     }  # fmt: skip
+
+
+def test_a_spoiled_weight_where_flash_is_full(copy: Copy) -> None:
+    """What finds the operator is larger and does not fit; the difference is told all the same."""
+    verdict = copy.verify().verdict
+    assert verdict is not None
+    exact = replace(copy.profile, flash_bytes=verdict.measured_flash_bytes, flash_reserved_bytes=0)
+    copy.bench = replace(copy.bench, profile=exact)
+    copy.edit("model.c", spoil_weight)
+    proof = copy.verify()
+    assert proof.verdict is not None and proof.verdict.difference is None
+    with pytest.raises(Mismatch, match=r"\d+ of 256 outputs differ in C on an emulated Cortex-M4"):
+        require_equal([proof.verification])
 
 
 def test_an_edited_kernel(copy: Copy) -> None:
@@ -380,15 +402,18 @@ def test_no_bundle(copy: Copy) -> None:
 
 
 def test_another_prefix(copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
-    """In the candidate's own folder: what is verified is what is there."""
-    assert cli.main(["bundle", str(copy.run), ID, "--prefix", "gait"]) == 0
+    """In the candidate's own folder, if asked for: what is verified is what is there."""
+    named = ["bundle", str(copy.run), ID, "--prefix", "gait"]
+    assert cli.main(named) != 0
+    assert "--prefix gait: name a folder for it with --out" in capsys.readouterr().err
+    assert cli.main([*named, "--out", str(copy.c)]) == 0
     assert re.search(r"/c: \d+ files\n$", capsys.readouterr().out)
     assert not list(copy.c.glob("model.*")) and (copy.c / "gait.c").exists()
     assert copy.verify().verification.verified == "emulated"
     copy.edit("gait.c", spoil_weight)
     verdict = copy.verify().verdict
     assert verdict is not None and verdict.difference is not None
-    assert cli.main(["bundle", str(copy.run), ID, "--prefix", "Gait"]) == 1
+    assert cli.main(["bundle", str(copy.run), ID, "--prefix", "Gait", "--out", str(copy.c)]) == 1
     assert "error: prefix 'Gait': must be at most 31 small letters" in capsys.readouterr().err
     assert cli.main(["bundle", str(copy.run), "none"]) == 1
     assert "candidates/none: no such candidate; nas pick" in capsys.readouterr().err

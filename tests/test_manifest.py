@@ -96,6 +96,15 @@ def test_another_run_is_refused(named: str, options: Options) -> None:
     assert named in str(error.value) and "another --out" in str(error.value)
 
 
+def test_trials_of_another_cost_table_are_not_gone_on_with(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = begun(options)
+    monkeypatch.setattr("nas.manifest.table_hash", lambda: "123")
+    with pytest.raises(RunError, match=r"cost_table is '123' and was '[0-9a-f]{12}' when the run"):
+        manifest(again)
+
+
 def test_a_study_without_run_json(options: Options) -> None:
     options.out.mkdir()
     (options.out / "study.db").touch()

@@ -11,6 +11,7 @@ from nas.deploy.c_text import check_prefix, identifiers
 from nas.deploy.kernel_files import files_of
 from nas.deploy.to_c import Normalisation, to_c
 from nas.hardware.program import Program
+from nas.hardware.workspace import check_workspace
 from nas.network import reference
 from nas.network.integer import IntegerModel
 from nas.network.numerics import Int8
@@ -44,8 +45,11 @@ def c_bundle(
     Raises:
         RunError: a prefix that is no C identifier.
         GraphError: numbers that the kernels do not hold.
+        PlanError: working memory that would overwrite a tensor.
     """
     check_prefix(prefix)
+    scratch = {name: kernel.scratch_bytes for name, kernel in program.kernels.items()}
+    check_workspace(program.graph, program.plan, scratch, program.workspace)
     c = to_c(model, program, about.normalisation, prefix, about.title)
     names = identifiers(source.name for source in model.graph.inputs)
     values = {

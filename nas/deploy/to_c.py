@@ -118,6 +118,10 @@ def _header(
         "",
         "#include <stdint.h>",
         "",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
+        "",
         f"/* What the caller gives, aligned to 4 bytes: {activations} of activations, the rest for",
         " * the kernels to work in. */",
         f"#define {upper}_ARENA_BYTES {arena}u",
@@ -135,6 +139,7 @@ def _header(
     for source in graph.inputs:
         name = names[source.name]
         lines += _input(prefix, name, source, program, model, source.name in normalisation)
+    lines += ["", "#ifdef __cplusplus", "}", "#endif"]
     return "\n".join([*lines, "", "#endif", ""])
 
 

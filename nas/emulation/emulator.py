@@ -6,6 +6,7 @@ The emulator is a process of its own (`nas.emulation.machine`), one for each `Ma
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import subprocess
 import sys
@@ -321,13 +322,23 @@ def _error(facts: Mapping[str, Any], image: Image, memory: Memory) -> MachineFau
     return MachineFault(f"the program faults{at}: {what}; {stack}")
 
 
+def check_hook(cache: Path) -> None:
+    """Raises ToolMissing if what measures is not compiled yet, and nothing here can compile it."""
+    if not os.access(_hook_file(cache), os.R_OK):
+        find_host_compiler()
+
+
+def _hook_file(cache: Path) -> Path:
+    code = (resources.files("nas.emulation") / "hook.c").read_bytes()
+    key = hashlib.sha256(code + platform.platform().encode()).hexdigest()[:12]
+    return cache / f"hook-{key}.so"
+
+
 def _hook(cache: Path) -> Path:
     """The compiled hook.c, from the cache if it was compiled before."""
-    with resources.as_file(resources.files("nas.emulation") / "hook.c") as source:
-        code = source.read_bytes()
-        key = hashlib.sha256(code + platform.platform().encode()).hexdigest()[:12]
-        library = cache / f"hook-{key}.so"
-        if not library.exists():
+    library = _hook_file(cache)
+    if not library.exists():
+        with resources.as_file(resources.files("nas.emulation") / "hook.c") as source:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix="hook-", dir=cache) as folder:
                 made = Path(folder) / library.name

@@ -32,6 +32,10 @@ def write_again(run: Path, name: str, prefix: str, out: Path) -> dict[str, str]:
     _check_out(out)
     document = read_json(folder / "architecture.json")
     model = load_integer_model(folder / "model.npz")
+    if absent := [key for key in ("plan", "classes", "inputs") if key not in document]:
+        raise RunError(
+            f"{folder / 'architecture.json'}: no {absent[0]!r}; it was written by another version"
+        )
     plan = MemoryPlan.from_json(document["plan"])
     check_plan(model.graph, plan)
     profile = Profile.from_dict(read_json(run / "run.json")["profile"])

@@ -17,6 +17,7 @@ import numpy as np
 
 from nas.data.task import Task
 from nas.deploy.toolchain import find_compiler
+from nas.emulation.emulator import check_hook
 from nas.emulation.tools import cache_folder, check_tools
 from nas.errors import BuildError, MachineFault, Mismatch, RunError, ToolMissing
 from nas.export import runtimes
@@ -188,9 +189,9 @@ def _emulated(
 ) -> tuple[Verdict | None, str]:
     """The verdict on the candidate's C, or none and why it could not be run."""
     few = {name: values[:EMULATED_INPUTS] for name, values in inputs.items()}
-    plan = MemoryPlan.from_json(read_json(folder / "architecture.json").get("plan", {}))
     if not (folder / "c").is_dir():
         return None, "there is no folder c; nas bundle writes it"
+    plan = MemoryPlan.from_json(read_json(folder / "architecture.json").get("plan", {}))
     try:
         return emulate(folder.name, model, plan, folder / "c", few, bench), ""
     except (BuildError, MachineFault, Mismatch) as error:
@@ -260,7 +261,9 @@ def bench_of(manifest: dict[str, Any], cc: str | None) -> Bench:
         profile = Profile.from_dict(manifest["profile"])
     except (KeyError, TypeError) as error:
         raise RunError(f"run.json: profile: {error}; it was written by another version") from None
-    return Bench(profile, find_compiler(cc), cache_folder())
+    bench = Bench(profile, find_compiler(cc), cache_folder())
+    check_hook(bench.cache)
+    return bench
 
 
 def verify_run(
@@ -365,14 +368,21 @@ def data_source(manifest: dict[str, Any]) -> DataSource:
 def require_equal(results: Sequence[Verification]) -> None:
     """Raises Mismatch when something differs that must not, or when the C could not be run."""
     for result in results:
-        if result.failure:
-            raise Mismatch(f"{result.id}: its C was not run on the emulated chip: {result.failure}")
-        for check in result.runtimes:
-            if check.note.startswith("float kernels") or not check.differing:
-                continue
-            where = "" if check.note.startswith("must be") else f"; {check.note}"
-            raise Mismatch(
-                f"{result.id}: {check.differing} of {check.compared} outputs differ in"
-                f" {check.runtime} (by up to {check.largest_difference}){where}; they must be"
-                " equal: report this candidate's folder"
-            )
+        if wrong := complaint(result):
+            raise Mismatch(wrong)
+
+
+def complaint(result: Verification) -> str:
+    """What keeps a candidate from being proved, but a runtime that is missing; "" if nothing."""
+    if result.failure:
+        return f"{result.id}: its C was not run on the emulated chip: {result.failure}"
+    for check in result.runtimes:
+        if check.note.startswith("float kernels") or not check.differing:
+            continue
+        where = "" if check.note.startswith("must be") else f"; {check.note}"
+        return (
+            f"{result.id}: {check.differing} of {check.compared} outputs differ in"
+            f" {check.runtime} (by up to {check.largest_difference}){where}; they must be"
+            " equal: report this candidate's folder"
+        )
+    return ""

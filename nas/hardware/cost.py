@@ -6,6 +6,7 @@ holds the predictions' error too): code, stack, cycles and misses of the Flash's
 without a row raises; nothing ever costs zero by default.
 """
 
+import hashlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -68,6 +69,11 @@ class Cost:
 def kernel_costs() -> Mapping[str, Any]:
     """The calibrated table."""
     return tomllib.loads(TABLE.read_text())
+
+
+def table_hash() -> str:
+    """First 12 hex digits of the SHA-256 of the calibrated table."""
+    return hashlib.sha256(TABLE.read_bytes()).hexdigest()[:12]
 
 
 def core_costs(profile: Profile) -> Mapping[str, Any]:

@@ -48,9 +48,10 @@ def emulated(candidate: Candidate, run: Run) -> str:
 def _verdict_words(verdict: Verdict) -> str:
     equal = f"all {count(verdict.outputs_compared)} outputs equal the integer reference"
     if verdict.outputs_differing:
+        where = verdict.difference or "the operator was not found"
         equal = (
             f"<b>{count(verdict.outputs_differing)} of {count(verdict.outputs_compared)} outputs "
-            f"differ</b> from the integer reference ({esc(verdict.difference)})"
+            f"differ</b> from the integer reference ({esc(where)})"
         )
     return (
         f'<p class="note">The C of this folder, compiled by {esc(verdict.compiler)}, ran on an '
