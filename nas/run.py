@@ -30,7 +30,7 @@ from nas.manifest import Options, now, open_manifest
 from nas.network.integer import load_integer_model
 from nas.progress import Progress, clock
 from nas.report.page import write_report
-from nas.run_folder import TrialRecord, locked, write_json
+from nas.run_folder import TrialRecord, locked, read_front, write_json
 from nas.search.engine import EXPORT_S, EXPORT_S_PER_MEMBER, Clock, Search
 from nas.search.finals import Finalist, shipped_file, train_finals
 from nas.search.own_space import check_space
@@ -270,9 +270,20 @@ class _Session:
                 self.progress.say(
                     f"{dropped} of them left the front: as measured, others are as good or better"
                 )
+            self._tell_late()
             write_briefs(self.run)  # now with what was proved
         write_report(self.run)
         require_equal(results)
+
+    def _tell_late(self) -> None:
+        """Names the members that keep a latency limit as predicted and not as modelled."""
+        limit = self.options.max_latency_ms
+        rows = read_front(self.run) if limit else []
+        late = [row["id"] for row in rows if limit and float(row["latency_ms"]) > limit]
+        if late:
+            self.progress.say(
+                f"slower on the emulated chip than the limit of {limit:g} ms: {', '.join(late)}"
+            )
 
     def _verified(self, result: Verification) -> None:
         self.progress.status(f"verified {result.id}: {result.verified}")

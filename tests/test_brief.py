@@ -18,7 +18,6 @@ from nas.choosing.brief import brief, write_briefs
 from nas.choosing.choose import FrontRow
 from nas.choosing.firmware import Proofs, c_prefix
 from nas.data.task import Task, make_task
-from nas.deploy import packing
 from nas.export.bundle import Candidate, at_8_bits, write_candidate
 from nas.export.runtimes import run_litert
 from nas.hardware.budget import price
@@ -28,6 +27,7 @@ from nas.network.graph import Graph, Input
 from nas.network.integer import IntegerModel, Scale
 from nas.network.ops import Add, Conv2d, Pool, Reshape
 from nas.network.random_model import with_random_numbers
+from nas.packing import by_bits
 from nas.run_folder import FRONT_COLUMNS, read_json, write_front, write_json
 from nas.training.scoring import classify_split
 
@@ -339,7 +339,7 @@ def test_eight_bits_save_nothing(world: World) -> None:
 def test_the_same_network_at_8_bits(world: World) -> None:
     cost, plain = world.about["cost"], world.about["at_8_bits"]
     assert set(plain) == {"weight_bytes", "flash_bytes", "cycles", "per_op"}
-    saved = packing.packed_bytes(24, 6, 8) - packing.packed_bytes(24, 6, 4)
+    saved = by_bits.packed_bytes(24, 6, 8) - by_bits.packed_bytes(24, 6, 4)
     for own, other in zip(cost["per_op"], plain["per_op"], strict=True):
         assert set(other) == {"name", "weight_bytes", "cycles"} and own["name"] == other["name"]
         same = own["name"] != "a"  # the one layer of 4 bits: 24 inputs, 6 outputs

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nas.deploy import pack_conv, pack_low_bits
-from nas.deploy.channels import Channels
 from nas.network.numerics import Int8, rescale
+from nas.packing import pack_conv, pack_low_bits
+from nas.packing.channels import Channels
 
 RUNTIME = Path(pack_conv.__file__).parents[1] / "runtime"
 FLAGS = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-shared", "-fPIC"]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from host_kernels import RUNTIME, Buffer, library, structure
 
-from nas.deploy.channels import Channels
-from nas.deploy.pack_depthwise import (
+from nas.network.numerics import Int8, rescale, unpack, weight_limit
+from nas.packing.channels import Channels
+from nas.packing.pack_depthwise import (
     Shape,
     pack_table,
     pack_weights,
@@ -16,7 +17,6 @@ from nas.deploy.pack_depthwise import (
     table_bytes,
     weight_bytes,
 )
-from nas.network.numerics import Int8, rescale, unpack, weight_limit
 
 KERNELS = [(1, 3), (1, 5), (1, 7), (3, 3), (5, 5), (3, 1), (1, 1), (2, 2), (4, 3), (1, 11), (7, 7)]
 

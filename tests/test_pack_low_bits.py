@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from test_pack_conv import Layer, build_library, random_layer, shifts
 
-from nas.deploy import pack_low_bits
-from nas.deploy.channels import Channels
+from nas.packing import pack_low_bits
+from nas.packing.channels import Channels
 
 LIMIT = {4: 7, 2: 1}  # the largest weight
 KERNELS = {

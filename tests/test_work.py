@@ -5,7 +5,6 @@ import random
 
 import pytest
 
-from nas.deploy.pack_depthwise import STRIP_BYTES, scratch_bytes
 from nas.hardware.depthwise_work import depthwise_quantities
 from nas.hardware.gathering import TILE, gathering
 from nas.hardware.memory import plan_memory
@@ -13,6 +12,7 @@ from nas.hardware.program import program_of
 from nas.hardware.work import work_of
 from nas.network.graph import Graph, Input
 from nas.network.ops import Concat, Conv2d, Padding, Pool, window_padding
+from nas.packing.pack_depthwise import STRIP_BYTES, scratch_bytes
 
 
 def gathered(op: Conv2d, shape: tuple[int, int, int]) -> tuple[dict[str, float], int]:

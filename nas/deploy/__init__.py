@@ -1,1 +1,1 @@
-"""From a trained model to C: packing, generated source, compilers, the bundle's folder."""
+"""From a trained model to C: generated source, compilers, the bundle's folder."""

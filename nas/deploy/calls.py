@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.deploy import pack_conv, pack_depthwise, packing
 from nas.deploy.c_text import integers, octets, words
-from nas.deploy.channels import channels_of
 from nas.hardware.program import Program
 from nas.network.integer import IntegerModel
 from nas.network.numerics import quantise_multiplier
@@ -29,6 +27,8 @@ from nas.network.ops import (
     window_padding,
 )
 from nas.network.reference import add_factors, row_of
+from nas.packing import by_bits, pack_conv, pack_depthwise
+from nas.packing.channels import channels_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def calls_of(emitter: Emitter, op: Op, name: str) -> Calls:
 
 def _conv(e: Emitter, op: Conv2d, name: str) -> Calls:
     channels = channels_of(e.model, op)
-    packed = packing.pack(channels.values, op.kernel[0], op.weight_bits)
+    packed = by_bits.pack(channels.values, op.kernel[0], op.weight_bits)
     table = pack_conv.table(channels)
     kernel = e.program.kernels[op.name].name
     return _weighted(e, op, name, packed, table, kernel, ())

@@ -45,7 +45,7 @@ def to_c(
     """The C of a model; `normalisation` by input gives those inputs a function for real values.
 
     Raises:
-        GraphError: numbers that the kernels do not hold (`deploy.channels`).
+        GraphError: numbers that the kernels do not hold (`packing.channels`).
         UnsupportedOp: an operator that the C writer does not know.
     """
     emitter = Emitter(model, program)

@@ -295,21 +295,23 @@ def _run(
         *("-o", str(out.absolute())),
     ]
     environment = {**os.environ, "LC_ALL": "C"}
-    if compiler.family == "zig":
-        for name in ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"):
-            environment[name] = str(cache.absolute() / "zig")
-    try:
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        )
-    except OSError as error:
-        raise ToolMissing(f"{command[0]}: cannot be started: {error.strerror}") from None
+    # zig keeps every object for ever; only its own library, built once, is worth keeping.
+    with tempfile.TemporaryDirectory(prefix="objects-", dir=out.absolute().parent) as objects:
+        if compiler.family == "zig":
+            environment["ZIG_GLOBAL_CACHE_DIR"] = str(cache.absolute() / "zig")
+            environment["ZIG_LOCAL_CACHE_DIR"] = objects
+        try:
+            return subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
+        except OSError as error:
+            raise ToolMissing(f"{command[0]}: cannot be started: {error.strerror}") from None
 
 
 def _does_not_fit(output: str, memory: Memory) -> str | None:

@@ -7,7 +7,7 @@ differently, the agreement is measured and reported. Inputs are test samples, to
 ones.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -296,19 +296,24 @@ def verify_run(
     by_id = {proof.verification.id: proof for proof in proofs}
     for row in rows:
         if row["id"] in by_id:
-            _enter(row, by_id[row["id"]], bench.profile)
+            document = read_json(run / "candidates" / row["id"] / "architecture.json")
+            _enter(row, by_id[row["id"]], bench.profile, document["cost"])
     write_front(run, rows)
     return [proof.verification for proof in proofs]
 
 
-def _enter(row: dict[str, Any], proof: Proof, profile: Profile) -> None:
-    """Puts what was measured in the place of what was predicted."""
+def _enter(
+    row: dict[str, Any], proof: Proof, profile: Profile, predicted: Mapping[str, Any]
+) -> None:
+    """Puts what was measured in the place of what was predicted, or that back if the C failed."""
     row["verified"] = proof.verification.verified
     if proof.verdict is None:
-        return
-    latency_s = proof.verdict.modelled_cycles / profile.clock_hz
-    row["ram_bytes"] = proof.verdict.measured_ram_bytes
-    row["flash_bytes"] = proof.verdict.measured_flash_bytes
+        latency_s = predicted["latency_s"]
+        row["ram_bytes"], row["flash_bytes"] = predicted["ram_bytes"], predicted["flash_bytes"]
+    else:
+        latency_s = proof.verdict.modelled_cycles / profile.clock_hz
+        row["ram_bytes"] = proof.verdict.measured_ram_bytes
+        row["flash_bytes"] = proof.verdict.measured_flash_bytes
     row["latency_ms"] = latency_s * 1e3
     row["energy_uj"] = latency_s * profile.active_current_a * profile.supply_voltage_v * 1e6
 

@@ -6,8 +6,8 @@ plane is computed, tile by tile.
 
 from collections.abc import Mapping
 
-from nas.deploy.pack_depthwise import STRIP_BYTES
 from nas.network.ops import Pair, Shape
+from nas.packing.pack_depthwise import STRIP_BYTES
 
 GROUP = 4  # channels that are split together
 

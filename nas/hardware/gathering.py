@@ -8,10 +8,10 @@ maps whole. What that costs depends on how the sizes fall, so the same steps are
 from collections.abc import Mapping
 from functools import cache
 
+from nas.hardware.program import TILE
 from nas.network.ops import Pair, Shape
+from nas.packing.pack_conv import PADDED_BYTES
 
-TILE = 4
-PADDED_BYTES = 512  # conv.c
 UNALIGNED = (0, 2, 1, 2)  # cycles more of a word that lies n bytes past a multiple of 4
 
 

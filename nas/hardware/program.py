@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from nas.deploy import pack_conv, pack_depthwise, packing
 from nas.errors import UnsupportedOp
 from nas.hardware.memory import MemoryPlan
 from nas.hardware.workspace import Workspace, place_scratch
@@ -27,6 +26,7 @@ from nas.network.ops import (
     size,
     window_padding,
 )
+from nas.packing import by_bits, pack_conv, pack_depthwise
 
 TILE = 4  # output positions that a convolution's kernel computes side by side
 STAGED_FROM = 2 * TILE  # positions from which weights are read often enough to be staged
@@ -106,9 +106,9 @@ def _conv(op: Conv2d, graph: Graph) -> Kernel:
     shape, (height, width, channels) = graph.shapes[op.inputs[0]], graph.shapes[op.name]
     rows, row = op.kernel[0], op.kernel[1] * shape[2]
     padded = any(map(sum, window_padding(op, shape)))
-    packed = packing.packed_bytes(rows * row, channels, op.weight_bits)
+    packed = by_bits.packed_bytes(rows * row, channels, op.weight_bits)
     weight_bytes = packed + pack_conv.table_bytes(channels)
-    wide = "_wide" if packing.is_wide(rows * row, op.weight_bits) else ""
+    wide = "_wide" if by_bits.is_wide(rows * row, op.weight_bits) else ""
     if height * width < TILE:
         wide = "" if op.weight_bits == 2 else wide  # the one kernel of 2 bits takes any length
         scratch = pack_conv.single_scratch_bytes(rows, row, padded)

@@ -13,8 +13,8 @@ kernel enters its unrolled loop in the middle.
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.deploy.pack_conv import lane_order
 from nas.network.numerics import Int8, Int64
+from nas.packing.pack_conv import lane_order
 
 GROUP = 4  # channels
 LARGEST_4 = 512  # inputs; (4096 + 256 + 16) * 7 * 128 * 512 < 2^31

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.deploy.channels import Channels
 from nas.network.numerics import pack, packed_bytes
+from nas.packing.channels import Channels
 
 STRIP_BYTES = 4096  # of split rows, unless three output rows need more
 IMMEDIATE = 4095  # largest offset of a load or a store

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.deploy import pack_conv, pack_low_bits
 from nas.errors import UnsupportedOp
 from nas.network.numerics import Int8
+from nas.packing import pack_conv, pack_low_bits
 
 IS_WIDE = {8: pack_conv.is_wide, 4: pack_low_bits.is_wide_4, 2: pack_low_bits.is_wide_2}
 PACKED_BYTES = {

@@ -12,13 +12,13 @@ weights and inputs up to `LARGEST_PACKED` inputs, beyond which the `wide` form i
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.deploy.channels import Channels
 from nas.network.numerics import Int8, Int64
+from nas.packing.channels import Channels
 
 LARGEST_PACKED = 512  # 512 * 127 * 128 < 2^23
 TABLE_BYTES = 20  # of a channel pair
 _CHANNEL_1_LEFT, _CHANNEL_0_LEFT = 1 << 31, 1 << 15
-_PADDED_BYTES = 512  # conv.c
+PADDED_BYTES = 512  # conv.c
 
 
 def is_wide(inner: int) -> bool:
@@ -51,8 +51,8 @@ def scratch_bytes(rows: int, row: int, spacing: int, span: int, columns: int, pa
     if not padded:
         return lanes
     whole = row + (columns - 1) * spacing
-    if whole * rows <= _PADDED_BYTES:
-        edge = whole * min(span, _PADDED_BYTES // whole)
+    if whole * rows <= PADDED_BYTES:
+        edge = whole * min(span, PADDED_BYTES // whole)
     else:
         edge = row + 3 * spacing
     return lanes + (edge + 3) // 4 * 4
