@@ -76,8 +76,12 @@ def _verify(chosen: argparse.Namespace) -> int:
 
 
 def _bundle(chosen: argparse.Namespace) -> int:
+    from nas.errors import UsageError
     from nas.export.again import write_again
+    from nas.export.emulate import PREFIX
 
+    if chosen.prefix != PREFIX and chosen.out is None:
+        raise UsageError(f"--prefix {chosen.prefix}: name a folder for it with --out")
     out = chosen.out or chosen.dir / "candidates" / chosen.id / "c"
     files = write_again(chosen.dir, chosen.id, chosen.prefix, out)
     print(f"{out}: {len(files)} files")
