@@ -264,7 +264,7 @@ def test_costs_of_a_candidate_agree(world: World) -> None:
 @pytest.mark.skipif(not CHECK_RUN.exists(), reason="check_run.py is not beside the checkout")
 @pytest.mark.skipif(not HAS_TFLM, reason="tflite-micro is not installed")
 def test_the_check_from_outside_finds_nothing(world: World) -> None:
-    limits = ("--ram-bytes", RAM_BYTES, "--flash-bytes", FLASH_BYTES, "--verified", "host")
+    limits = ("--ram-bytes", RAM_BYTES, "--flash-bytes", FLASH_BYTES, "--verified", "emulated")
     seen = world.command(CHECK_RUN, world.run, "--data", world.data, *limits, "--inputs", 16)
     assert seen.stdout.endswith(" 0 findings\n")
 
