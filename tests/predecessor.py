@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from nas.deploy.toolchain import Compiler
 from nas.export import runtimes, verify
+from nas.export.emulate import Bench
+from nas.hardware.profile import load_profile
 from nas.network import reference
 from nas.network.integer import load_integer_model
 from nas.network.numerics import Int8, Rounding
@@ -65,7 +68,9 @@ def check(folder: Path) -> None:
             assert ok, f"{file.name}: {count} of {seen.size} outputs differ in {lite.package}"
     assert differing["double"] and differing["double_up"], "its rounding would need no name"
     inputs = _inputs(folder / "candidate" / "model.tflite")
-    result = verify.verify_candidate(folder / "candidate", inputs)
+    nothing = Compiler((), "zig", "none: there is no C to compile")
+    bench = Bench(load_profile("cortex-m4-64k"), nothing, folder)
+    result = verify.verify_candidate(folder / "candidate", inputs, bench).verification
     seen_check = result.runtimes[2]
     assert seen_check.runtime == f"tflite-runtime {lite.version}, model.tflite"
     assert seen_check.compared > 0 and seen_check.differing == 0
