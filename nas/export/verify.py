@@ -230,9 +230,10 @@ def _check(folder: Path, run: _Run, inputs: dict[str, Int8], expected: Int8) -> 
             f"{folder / run.file}: {error.strerror}; run the search again with --resume"
         ) from None
     try:
-        seen = run.run(data, inputs)
+        seen = run.run(data, inputs).reshape(len(expected), -1)
     except ToolMissing as missing:
         return Check(run.title, 0, 0, 0, 0.0, str(missing))
+    expected = expected.reshape(len(expected), -1)
     difference = np.abs(seen.astype(np.int16) - expected.astype(np.int16))
     agreement = float((seen.argmax(1) == expected.argmax(1)).mean())
     return Check(
