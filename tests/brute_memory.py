@@ -7,7 +7,8 @@ milliseconds while a graph has up to 8 operators and its tensors a few units of 
 from collections.abc import Callable, Iterator
 
 from nas.network.graph import Graph
-from nas.network.ops import OPS, Op, size
+from nas.network.op_rules import OPS
+from nas.network.ops import Op, size
 
 Walk = Callable[[frozenset[str], frozenset[str]], int]
 
@@ -34,11 +35,10 @@ class Brute:
                 yield op
 
     def reusable(self, op: Op, done: frozenset[str]) -> list[str]:
-        shapes = self.graph.shapes
-        ins = [shapes[name] for name in op.inputs]
-        if not OPS[type(op)].in_place(op, ins, shapes[op.name]):
-            return []
-        return [n for n in dict.fromkeys(op.inputs) if self.dead(n, done | {op.name})]
+        places = OPS[type(op)].in_place
+        kept = [name for i, name in enumerate(op.inputs) if i not in places]
+        legal = [name for name in dict.fromkeys(op.inputs) if name not in kept]
+        return [name for name in legal if self.dead(name, done | {op.name})]
 
     def live_bound(self) -> int:
         """Fewest live units at the worst moment over all orders."""

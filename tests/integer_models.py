@@ -11,16 +11,20 @@ from nas.network.integer import IntegerModel, Scale
 from nas.network.ops import (
     WEIGHT_BITS,
     Add,
+    Attention,
     Concat,
     Conv2d,
     DepthwiseConv2d,
+    LastStep,
     Mul,
     Op,
     Pad,
     Padding,
     Pair,
     Pool,
+    Positions,
     Reshape,
+    SelectiveScan,
     Shape,
     Table,
     TableFunction,
@@ -207,7 +211,7 @@ def _others() -> list[Case]:
         (Add("o", ("in0", "in0"), False), [(7, 6, 5)]),
         (Concat("o", ("in0", "in1", "in0")), [(1, 4, 3), (1, 4, 1)]),
     ]
-    functions: tuple[TableFunction, ...] = ("sigmoid", "tanh", "hard_swish")
+    functions: tuple[TableFunction, ...] = ("sigmoid", "tanh", "hard_swish", "silu")
     for shape in (*_MAPS, (1, 1, 9)):
         cases += [(Add("o", TWO, relu), [shape, shape]) for relu in (False, True)]
         cases.append((Mul("o", TWO), [shape, shape]))
@@ -221,8 +225,28 @@ def _others() -> list[Case]:
     return cases
 
 
+def _series() -> list[Case]:
+    """Operators on series: attention within and between, scans, positions, causal layers."""
+    five = tuple(f"in{i}" for i in range(5))
+    cases: list[Case] = []
+    for steps, width, heads in ((5, 6, 1), (16, 8, 2), (3, 12, 3), (1, 4, 4), (33, 16, 2)):
+        whole: Shape = (1, steps, width)
+        cases.append((Attention("o", five[:3], heads), [whole, whole, whole]))
+        cases += [(Positions("o", ONE, "learned"), [whole]), (LastStep("o", ONE), [whole])]
+    cases.append((Attention("o", five[:3], 2), [(1, 7, 8), (1, 20, 8), (1, 20, 8)]))
+    cases.append((Positions("o", ONE, "sinusoidal"), [(1, 7, 5)]))
+    for steps, width, states in ((1, 3, 1), (9, 8, 4), (16, 5, 3), (20, 12, 8), (64, 2, 2)):
+        wide, narrow = (1, steps, width), (1, steps, states)
+        cases.append((SelectiveScan("o", five, False), [wide, wide, narrow, narrow, wide]))
+    for kernel, stride in ((1, 1), (3, 1), (5, 2), (4, 4)):
+        rest: tuple[Any, ...] = ((1, kernel), (1, stride), "causal", 8, kernel == 3)
+        cases.append((Conv2d("o", ONE, 6, *rest), [(1, 21, 5)]))
+        cases.append((DepthwiseConv2d("o", ONE, *rest), [(1, 21, 6)]))
+    return cases
+
+
 # Every operator with the widths, windows, paddings and odd sizes that kernels treat apart.
-OPERATOR_CASES = _windowed() + _pools() + _others()
+OPERATOR_CASES = _windowed() + _pools() + _others() + _series()
 
 
 def _conv(

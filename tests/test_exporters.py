@@ -27,8 +27,8 @@ from nas.network import reference
 from nas.network.graph import Graph, Input
 from nas.network.integer import IntegerModel, Scale
 from nas.network.numerics import Int8, Rounding
+from nas.network.op_rules import OPS
 from nas.network.ops import (
-    OPS,
     Add,
     Concat,
     Conv2d,

@@ -50,17 +50,17 @@ def test_a_concatenation_has_one_scale(change: dict[str, float]) -> None:
 
 
 def test_weights_must_be_there() -> None:
-    with pytest.raises(GraphError, match=r"conv: needs weights of shape \(3, 1, 3, 2\)"):
+    with pytest.raises(GraphError, match=r"conv: needs weights.* \(\(3, 1, 3, 2\).* not None"):
         replace(MODEL, weights={"dw": MODEL.weights["dw"]})
 
 
 def test_weights_must_have_the_shape() -> None:
-    with pytest.raises(GraphError, match=r"dw: needs weights of shape \(1, 1, 3, 3\)"):
+    with pytest.raises(GraphError, match=r"dw: needs .* \(\(1, 1, 3, 3\).* not \(\(3, 1"):
         _with("dw", values=np.zeros((3, 1, 3, 1), np.int8))
 
 
 def test_a_bias_a_channel() -> None:
-    with pytest.raises(GraphError, match=r"conv: needs weights .* and a bias a channel"):
+    with pytest.raises(GraphError, match=r"conv: needs .* \(3,\), \(3,\)\), not .*, \(2,\)\)"):
         _with("conv", bias=np.zeros(2, np.int32))
 
 
@@ -89,7 +89,7 @@ def test_minus_128_is_no_weight() -> None:
 
 @pytest.mark.parametrize("scales", [[0.1, 0.0, 0.1], [0.1, -1.0, 0.1], [0.1, 0.1], [np.nan] * 3])
 def test_a_positive_scale_a_channel(scales: list[float]) -> None:
-    with pytest.raises(GraphError, match="conv: needs one positive scale a channel"):
+    with pytest.raises(GraphError, match=r"conv: needs .*scales"):
         _with("conv", scales=np.array(scales, np.float32))
 
 

@@ -12,8 +12,8 @@ from nas.network import reference
 from nas.network.graph import Graph, Input
 from nas.network.integer import IntegerModel
 from nas.network.numerics import Int8, weight_limit
+from nas.network.op_rules import OPS
 from nas.network.ops import (
-    OPS,
     Add,
     Concat,
     Conv2d,

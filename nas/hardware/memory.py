@@ -21,7 +21,8 @@ from nas.errors import PlanError
 from nas.hardware.memory_order import Problem, best_order, order_peak, orders_below, problem_of
 from nas.hardware.memory_place import Layout, all_links, link_choices
 from nas.network.graph import Graph
-from nas.network.ops import OPS, Op, Shape, size
+from nas.network.op_rules import reusable
+from nas.network.ops import Op, Shape, size
 
 SMALL = 8  # operators up to which the plan is the optimum for certain
 TRIES = 400  # first fits in the search of one placement
@@ -314,11 +315,9 @@ def _check_in_place(
     output: str,
 ) -> None:
     """Check that `op` may start its output where its input `reused` starts."""
-    ins = [shapes[name] for name in op.inputs]
-    out = shapes[op.name]
     if reused not in op.inputs:
         rule = "is not one of its inputs"
-    elif not OPS[type(op)].in_place(op, ins, out) or size(out) > size(shapes[reused]):
+    elif reused not in reusable(op) or size(shapes[op.name]) > size(shapes[reused]):
         rule = f"cannot hold the output of a {type(op).__name__} in place"
     elif left[reused] or reused == output:
         rule = "is still needed afterwards"

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from operator import itemgetter
 
+from nas.network import op_rules
 from nas.network.graph import Graph
-from nas.network.ops import OPS, size
+from nas.network.ops import size
 
 STATES = 4000  # sets of operators that the search of a graph that is no tree may visit
 WAYS = 64  # orders of one block that are compared
@@ -70,11 +71,10 @@ def problem_of(graph: Graph, alignment_bytes: int) -> Problem:
             users[tensor] |= bit
             if tensor >= inputs:
                 need |= 1 << (tensor - inputs)
-        ins = [shapes[name] for name in op.inputs]
-        legal = OPS[type(op)].in_place(op, ins, shapes[op.name])
         out = sizes[inputs + number]
         reads.append(read)
-        reusable.append([t for t in read if sizes[t] >= out] if legal else [])
+        legal = dict.fromkeys(index[name] for name in op_rules.reusable(op))
+        reusable.append([t for t in legal if sizes[t] >= out])
         needs.append(need)
     return Problem(inputs, sizes, reads, reusable, users, needs, index[graph.output])
 

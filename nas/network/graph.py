@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from nas.errors import GraphError
-from nas.network.ops import OPS, Op, OpSpec, Shape
+from nas.network.op_rules import OPS, OpSpec
+from nas.network.ops import Op, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,17 @@ class Graph:
                     if other != roots[0]:
                         parent[other] = roots[0]
         return {name: root(name) for name in self.shapes}
+
+    @cached_property
+    def internal_scales(self) -> tuple[str, ...]:
+        """Names of what operators requantise to in between: `operator/quantity`."""
+        return tuple(f"{op.name}/{part}" for op in self.ops for part in OPS[type(op)].internal)
+
+    @cached_property
+    def symmetric(self) -> frozenset[str]:
+        """Scale groups whose zero point must be 0, for the sake of an operator that reads them."""
+        readers = [op for op in self.ops if OPS[type(op)].symmetric]
+        return frozenset(self.scale_groups[name] for op in readers for name in op.inputs)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `Graph.from_json` is its inverse."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nas.errors import GraphError, RunError
 from nas.network.graph import Graph
 from nas.network.numerics import Int8, table, weight_limit
-from nas.network.ops import Conv2d, DepthwiseConv2d, Mul, Op, Table
+from nas.network.ops import Conv2d, DepthwiseConv2d, Mul, Op, Positions, SelectiveScan, Shape, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,11 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """values (out, kh, kw, in) or (1, kh, kw, channels), scales (out,), bias (out,)."""
+    """values (out, kh, kw, in) or (1, kh, kw, channels), scales (out,), bias (out,).
+
+    `Positions` have values (1, steps, channels), one scale, no bias; a `SelectiveScan` has a bias
+    (channels,) alone: its skip, in units of the state's scale times that of c.
+    """
 
     values: Int8
     scales: NDArray[np.float32]
@@ -42,6 +46,8 @@ class Weights:
 @dataclass(frozen=True)
 class IntegerModel:
     """A graph, the scale of every tensor and the weights of every operator that has some.
+
+    `scales` also holds those of `Graph.internal_scales`.
 
     Raises:
         GraphError: a tensor without scale, weights of another shape or beyond their bits, tensors
@@ -60,28 +66,41 @@ class IntegerModel:
             if self.scales[name] != self.scales[groups[name]]:
                 raise GraphError(f"{name}: scale differs from {groups[name]}, which must share it")
             _check_scale(name, self.scales[name])
+            if groups[name] in self.graph.symmetric and self.scales[name].zero_point != 0:
+                raise GraphError(
+                    f"{name}: attention and scans read it, so its zero point must be 0"
+                )
+        for name in self.graph.internal_scales:
+            if name not in self.scales or self.scales[name].zero_point != 0:
+                raise GraphError(f"{name}: needs a scale with zero point 0")
+            _check_scale(name, self.scales[name])
         for op in self.graph.ops:
             self._check_weights(op)
 
     def _check_weights(self, op: Op) -> None:
-        shape = self.graph.weight_shape(op)
-        if shape is None or not isinstance(op, Conv2d | DepthwiseConv2d):
+        expected = _weight_shapes(op, self.graph)
+        if expected is None:
             return
         held = self.weights.get(op.name)
-        channels = self.graph.shapes[op.name][-1]
-        if held is None or held.values.shape != shape or held.bias.shape != (channels,):
-            raise GraphError(f"{op.name}: needs weights of shape {shape} and a bias a channel")
+        found = held and (held.values.shape, held.scales.shape, held.bias.shape)
+        if held is None or found != expected:
+            raise GraphError(
+                f"{op.name}: needs weights, scales and bias of shapes {expected}, not {found}"
+            )
         if held.values.dtype != np.int8 or held.bias.dtype != np.int32:
             raise GraphError(
                 f"{op.name}: weights must be int8 and biases int32, as files hold them"
             )
-        limit = weight_limit(op.weight_bits)
-        if np.abs(held.values.astype(np.int16)).max() > limit:
-            raise GraphError(
-                f"{op.name}: a weight exceeds {limit}, the most {op.weight_bits} bits hold"
-            )
-        if held.scales.shape != (channels,) or not (held.scales > 0).all():
-            raise GraphError(f"{op.name}: needs one positive scale a channel")
+        bits = op.weight_bits if isinstance(op, Conv2d | DepthwiseConv2d) else 8
+        limit = weight_limit(bits)
+        if np.abs(held.values.astype(np.int16)).max(initial=0) > limit:
+            raise GraphError(f"{op.name}: a weight exceeds {limit}, the most {bits} bits hold")
+        if not (held.scales > 0).all():
+            raise GraphError(f"{op.name}: needs positive scales")
+
+    def internal(self, op: Op, part: str) -> float:
+        """Scale of what `op` requantises to in between."""
+        return self.scales[f"{op.name}/{part}"].scale
 
     def factors(self, op: Op) -> NDArray[np.float64]:
         """(channels,) real factor from the accumulator of `op` to its output."""
@@ -97,13 +116,17 @@ class IntegerModel:
         i, o = self.scales[op.inputs[0]], self.scales[op.name]
         return table(op.function, i.scale, i.zero_point, o.scale, o.zero_point)
 
+    @property
+    def _scaled(self) -> tuple[str, ...]:
+        return (*self.graph.shapes, *self.graph.internal_scales)
+
     def to_bytes(self) -> bytes:
         """An .npz without pickles; `IntegerModel.from_bytes` is its inverse."""
         arrays: dict[str, NDArray[np.generic]] = {
             "graph": np.array(json.dumps(self.graph.to_json(), sort_keys=True)),
-            "tensors": np.array(list(self.graph.shapes)),
-            "scales": np.array([self.scales[n].scale for n in self.graph.shapes], np.float32),
-            "zero_points": np.array([self.scales[n].zero_point for n in self.graph.shapes]),
+            "tensors": np.array(self._scaled),
+            "scales": np.array([self.scales[n].scale for n in self._scaled], np.float32),
+            "zero_points": np.array([self.scales[n].zero_point for n in self._scaled]),
         }
         for name, held in self.weights.items():
             arrays |= {
@@ -137,13 +160,23 @@ class IntegerModel:
     def hash(self) -> str:
         """SHA-256 of graph, scales and weights: the identity of one training's result."""
         digest = hashlib.sha256(self.graph.hash.encode())
-        for name in self.graph.shapes:
+        for name in self._scaled:
             digest.update(f"{name} {self.scales[name]}".encode())
             if name in self.weights:
                 held = self.weights[name]
                 for array in (held.values, held.scales, held.bias):
                     digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def _weight_shapes(op: Op, graph: Graph) -> tuple[Shape, Shape, Shape] | None:
+    """Shapes of values, scales and bias of `op`; None without any."""
+    shape, channels = graph.weight_shape(op), graph.shapes[op.name][-1]
+    if isinstance(op, SelectiveScan):
+        return (0,), (0,), (channels,)
+    if shape is None:
+        return None
+    return (shape, (1,), (0,)) if isinstance(op, Positions) else (shape, (channels,), (channels,))
 
 
 def _check_scale(name: str, held: Scale) -> None:

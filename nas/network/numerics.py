@@ -87,6 +87,9 @@ def table(
             y = 1.0 / (1.0 + np.exp(-x))
     elif function == "tanh":
         y = np.tanh(x)
+    elif function == "silu":
+        with np.errstate(over="ignore"):
+            y = x / (1.0 + np.exp(-x))
     else:
         y = x * np.clip(x + 3.0, 0.0, 6.0) / 6.0
     rounded: Int8 = np.clip(np.round(y / out_scale) + out_zero, -128, 127).astype(np.int8)

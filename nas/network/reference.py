@@ -16,19 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import DataError, UnsupportedOp
+from nas.network import sequence_reference as sequence
 from nas.network.graph import Graph
 from nas.network.integer import IntegerModel
 from nas.network.numerics import Int8, Int64, Rounding, quantise_multipliers, rescale
 from nas.network.ops import (
     Add,
+    Attention,
     Concat,
     Conv2d,
     DepthwiseConv2d,
+    History,
+    LastStep,
     Mul,
     Op,
     Pad,
     Pool,
+    Positions,
     Reshape,
+    Running,
+    SelectiveScan,
     Table,
     size,
     window_padding,
@@ -92,12 +99,15 @@ def row_of(rows: Mapping[type[Op], Row], op: Op, reader: str) -> Row:
         ) from None
 
 
-def add_factors(model: IntegerModel, op: Add) -> tuple[float, float, float]:
+def add_factors(model: IntegerModel, op: Add | Positions) -> tuple[float, float, float]:
     """(first input, second input, sum to output): TFLite's real factors of an Add.
 
     Both inputs are brought to twice the larger scale, which leaves a bit for the carry.
     """
-    first, second = (model.scales[name].scale for name in op.inputs)
+    if isinstance(op, Positions):
+        first, second = model.scales[op.inputs[0]].scale, float(model.weights[op.name].scales[0])
+    else:
+        first, second = (model.scales[name].scale for name in op.inputs)
     common = 2.0 * max(first, second)
     target = model.scales[op.name].scale
     return first / common, second / common, common / ((1 << ADD_SHIFT) * target)
@@ -181,9 +191,10 @@ def _in_vectors(
     return requantise
 
 
-def _low(model: IntegerModel, op: Conv2d | DepthwiseConv2d | Add) -> int:
+def _low(model: IntegerModel, op: Conv2d | DepthwiseConv2d | Add | Positions) -> int:
     """Lower bound of the output: a ReLU cuts at real zero."""
-    return max(-128, model.scales[op.name].zero_point) if op.relu else -128
+    relu = not isinstance(op, Positions) and op.relu
+    return max(-128, model.scales[op.name].zero_point) if relu else -128
 
 
 def _accumulator_type(values: Int8) -> Precision:
@@ -303,7 +314,12 @@ def _pool(model: IntegerModel, op: Pool, rounding: Rounding) -> Step:
     return mean if op.function == "average" else largest
 
 
-def _add(model: IntegerModel, op: Add, rounding: Rounding) -> Step:
+def _positions(model: IntegerModel, op: Positions, rounding: Rounding) -> Step:
+    added, values = _add(model, op, rounding), model.weights[op.name].values
+    return lambda x: added(x, np.broadcast_to(values, x.shape).copy())
+
+
+def _add(model: IntegerModel, op: Add | Positions, rounding: Rounding) -> Step:
     scalar = SCALAR_ROUNDING[rounding]
     zero = model.scales[op.name].zero_point
     out = np.array([add_factors(model, op)[2]])
@@ -325,13 +341,16 @@ def _add(model: IntegerModel, op: Add, rounding: Rounding) -> Step:
     return step
 
 
-def _common_sum(model: IntegerModel, op: Add, rounding: Rounding) -> Callable[[Int8, Int8], Int64]:
+def _common_sum(
+    model: IntegerModel, op: Add | Positions, rounding: Rounding
+) -> Callable[[Int8, Int8], Int64]:
     """Both inputs of an Add brought to their common scale, and summed."""
     # An input has 256 values: rescale each of them once. The index is the byte without its sign.
     values = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64)
     tables = []
-    for name, factor in zip(op.inputs, add_factors(model, op), strict=False):
-        raised = (values - model.scales[name].zero_point) << ADD_SHIFT
+    zeros = [model.scales[name].zero_point for name in op.inputs]
+    for zero, factor in zip([*zeros, 0], add_factors(model, op), strict=False):
+        raised = (values - zero) << ADD_SHIFT
         multiplier, shift = quantise_multipliers(np.array([factor]))
         tables.append(rescale(raised, multiplier, shift, rounding))
 
@@ -390,4 +409,10 @@ KERNELS: dict[type[Op], Callable[[IntegerModel, Any, Rounding], Step]] = {
     Table: _table,
     Pad: _pad,
     Reshape: _reshape,
+    Attention: sequence.attention,
+    SelectiveScan: sequence.selective_scan,
+    Positions: _positions,
+    LastStep: sequence.last_step,
+    History: sequence.history,
+    Running: sequence.running,
 }
