@@ -1,9 +1,10 @@
 """The teacher: when it is asked and when remembered, and the user's own ONNX model."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from nas.space import Problem, Sensor
 from nas.training import teacher_training
 from nas.training.augment import COPIES
 from nas.training.evaluate import Bench, prepare
+from nas.training.mdcsa import DualAttention
 from nas.training.recipe import Recipe
 from nas.training.student import Student
 from nas.training.teacher import (
@@ -27,6 +29,7 @@ from nas.training.teacher import (
     Member,
     NetworkKind,
     Teacher,
+    TeacherKind,
     cache_folder,
     combine,
     get_teacher,
@@ -38,8 +41,9 @@ from nas.training.teacher import (
     write_answers,
 )
 from nas.training.teacher_training import run_onnx, teacher_graph, train_member
-from nas.training.teaching import OwnModel, choose_teacher
+from nas.training.teaching import SEED, OwnModel, choose_teacher, teacher_of
 from nas.training.validation import judging
+from nas.training.workers import Pool
 
 torch.set_num_threads(1)
 
@@ -352,6 +356,52 @@ def test_a_teacher_that_has_learnt_nothing_is_warned_of() -> None:
     )
     assert warning(wise, "accuracy", labels, 3) is None
     assert warning(guess, "balanced_accuracy", labels, 3) is None
+
+
+class Here:
+    """A pool that trains in this process, and knows what it was asked for."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.made: list[tuple[Member, int]] = []
+
+    def submit(self, function: Any, metric: Any, member: Member, seed: int) -> "Future[Answers]":
+        self.made.append((member, seed))
+        future: Future[Answers] = Future()
+        future.set_result(train_member(self.bench, metric, member, seed))
+        return future
+
+
+@pytest.mark.parametrize("kind", TEACHER_KINDS)
+def test_a_teacher_of_each_kind_is_trained_once(
+    kind: TeacherKind, bench: Bench, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Recipe(steps=2, batch_size=16)
+    monkeypatch.setattr(teacher_training, "teacher_recipe", lambda *given: short)
+    wanted = members(kind, "split")
+
+    def get(pool: Here) -> Teacher:
+        return teacher_of(
+            bench.task, bench.judging, "accuracy", kind, cast(Pool, pool), lambda *counts: None
+        )
+
+    first = Here(bench)
+    teacher = get(first)
+    assert first.made == [(member, SEED + member.number) for member in wanted]
+    assert teacher.hash == teacher_hash(bench.task, "split", "accuracy", SEED, kind)
+    assert teacher.kind == kind and [f.name for f in cache.iterdir()] == [f"{teacher.hash}.npz"]
+    each = {"conv": Student(teacher_graph(bench.problem), bench.training.scales, False)}
+    each |= {"attention": DualAttention(bench.problem)}
+    sizes = [sum(p.numel() for p in each[member.network].parameters()) for member in wanted]
+    assert teacher.parameters == sum(sizes) and teacher.size_bytes == 4 * sum(sizes)
+    idle = Here(bench)
+    assert get(idle) == teacher and idle.made == []
+    whole = teacher.file.read_bytes()
+    teacher.file.unlink()
+    write_answers(member_file(teacher.hash, 1), train_member(bench, "accuracy", wanted[1], 1))
+    rest = Here(bench)
+    assert get(rest) == teacher and teacher.file.read_bytes() == whole
+    assert rest.made == [(m, SEED + m.number) for m in wanted if m != wanted[1]]
 
 
 # ---------------------------------------------------------------- the user's own model
