@@ -111,6 +111,32 @@ def test_queries_and_keys_do_not_look_ahead(kernel: int, monkeypatch: pytest.Mon
     assert changed.tolist() == expected.tolist()
 
 
+def test_a_closed_gate_leaves_the_mean_of_the_sensors() -> None:
+    torch.manual_seed(0)
+    branch = mdcsa._Branch(("a", "v"), ("a",), 4, 8).eval()
+    nn.init.zeros_(branch.gate.weight)
+    nn.init.constant_(branch.gate.bias, 0.0)
+    x, context = torch.randn(2, 5, 8), torch.randn(2, 1, 8)
+    made = branch({"a": x, "v": context})
+    past = nn.functional.pad(x.transpose(1, 2), (3, 0))
+    query, key = (
+        torch.tanh(layer["a"](past)).transpose(1, 2) for layer in (branch.queries, branch.keys)
+    )
+    attended = nn.functional.layer_norm(x + mdcsa._attend(query, key, x), (8,))
+    torch.testing.assert_close(made, nn.functional.layer_norm((attended + context) / 2, (8,)))
+
+
+def test_the_head_sees_what_has_no_time() -> None:
+    torch.manual_seed(0)
+    net = DualAttention(Problem((A, LEVELS), 3), hidden=8).eval()
+    with torch.no_grad():
+        net.head.weight[:, :16] = 0.0  # mean and last step
+    held = inputs((A, LEVELS))
+    changed = held | {"v": held["v"] + 1.0}
+    assert (net(held) - net(changed)).abs().max() > 1e-4
+    torch.testing.assert_close(net(held), net(held | {"a": held["a"] + 1.0}))
+
+
 def test_branches_are_interleaved_in_time() -> None:
     """The merge of a step takes that step of each branch."""
     net = DualAttention(Problem((A,), 2), hidden=4).eval()
