@@ -56,7 +56,7 @@ def c_bundle(
         "PREFIX": prefix,
         "UPPER": prefix.upper(),
         "TITLE": about.title,
-        "ARENA": f"{program.workspace.bytes:,}",
+        "ARENA": f"{program.memory_bytes:,}",
         "CLASSES": ", ".join(about.classes),
         "COPIES": "\n".join(_copy(prefix, name) for name in names.values()),
         "EXAMPLE": "\n".join(_example(prefix, source, about) for source in names.items()),

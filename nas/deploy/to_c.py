@@ -105,7 +105,7 @@ def _header(
     title: str,
 ) -> str:
     upper, graph = prefix.upper(), model.graph
-    arena, activations = program.workspace.bytes, program.plan.arena_bytes
+    arena, activations = program.memory_bytes, program.plan.arena_bytes
     names = identifiers(source.name for source in graph.inputs)
     lines = [
         f"/* {comment(title)}",

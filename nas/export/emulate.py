@@ -252,7 +252,7 @@ def link(
     What the arena leaves of the RAM is the stack.
     """
     profile, prefix = bench.profile, prefix_of(folder)
-    words = -(-program.workspace.bytes // 4)
+    words = -(-program.memory_bytes // 4)
     left = profile.ram_budget_bytes - 4 * words - 4 * len(defines)
     memory = Memory(profile.flash_budget_bytes, profile.ram_budget_bytes, max(8, left // 8 * 8))
     kernels = folder / "kernels"
