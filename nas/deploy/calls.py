@@ -55,6 +55,10 @@ class Emitter:
         """The place of an operator's working memory."""
         return f"a + {self.program.workspace.offsets.get(op.name, 0)}"
 
+    def state(self, op: Op) -> str:
+        """The place of what an operator keeps from one run to the next."""
+        return f"a + {self.program.state_offsets[op.name]}"
+
     def shape(self, tensor: str) -> Shape:
         """(height, width, channels) of a tensor."""
         return self.model.graph.shapes[tensor]

@@ -30,6 +30,7 @@ from nas.packing import by_bits, pack_conv, pack_depthwise
 
 TILE = 4  # output positions that a convolution's kernel computes side by side
 STAGED_FROM = 2 * TILE  # positions from which weights are read often enough to be staged
+STATE_ALIGNMENT = 4  # states hold 32-bit words
 ADD_BYTES, MUL_BYTES, TABLE_BYTES = 28, 12, 256  # sizeof(nas_add), sizeof(nas_mul), entries
 
 
@@ -58,6 +59,23 @@ class Program:
     plan: MemoryPlan
     kernels: Mapping[str, Kernel]
     workspace: Workspace
+
+    @cached_property
+    def state_offsets(self) -> Mapping[str, int]:
+        """First byte of what each operator keeps from one run to the next, behind the workspace."""
+        offsets, end = {}, self.workspace.bytes
+        for op in self.graph.ops:
+            if count := self.graph.state_bytes(op):
+                offsets[op.name] = end
+                end += -(-count // STATE_ALIGNMENT) * STATE_ALIGNMENT
+        return offsets
+
+    @cached_property
+    def bytes(self) -> int:
+        """All the memory of the program's tensors, scratch and states."""
+        states = (self.graph.state_bytes(op) for op in self.graph.ops)
+        rounded = sum(-(-count // STATE_ALIGNMENT) * STATE_ALIGNMENT for count in states)
+        return self.workspace.bytes + rounded
 
     @cached_property
     def ops(self) -> tuple[Op, ...]:
