@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from nas.deploy.c_text import comment
 from nas.deploy.calls import Calls, Emitter
 from nas.hardware.program import Program
+from nas.hardware.stepwise import COUNTER_BYTES
 from nas.network.ops import History, Op, Running
 from nas.network.streaming import Stepping
-
-COUNTER_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ def estimate(program: Program, profile: Profile) -> Cost:
     return Cost(
         arena_bytes=program.plan.arena_bytes,
         weight_bytes=sum(op.weight_bytes for op in per_op),
-        ram_bytes=program.workspace.bytes + _stack_bytes(works, costs),
+        ram_bytes=program.bytes + _stack_bytes(works, costs),
         flash_bytes=_flash_bytes(program, works, costs),
         latency_s=latency,
         energy_j=latency * profile.active_current_a * profile.supply_voltage_v,
