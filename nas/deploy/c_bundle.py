@@ -62,7 +62,7 @@ def c_bundle(
         "PREFIX": prefix,
         "UPPER": prefix.upper(),
         "TITLE": about.title,
-        "ARENA": f"{program.bytes if made is None else memory_bytes(program):,}",
+        "ARENA": f"{program.memory_bytes if made is None else memory_bytes(program):,}",
         "CLASSES": ", ".join(about.classes),
         "COPIES": "\n".join(_copy(prefix, *name, made) for name in names.items()),
         "EXAMPLE": "\n".join(_example(prefix, source, about) for source in names.items()),

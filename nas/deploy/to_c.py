@@ -66,7 +66,7 @@ def to_c(
     if made is None:
         lines += _run_function(prefix, program, calls)
     else:
-        lines += step_functions(prefix, emitter, calls, made)
+        lines += step_functions(prefix, program, calls, made)
     memory = "arena" if made is None else "state"
     lines += _dequantise(prefix, memory)
     inputs = identifiers(source.name for source in model.graph.inputs)
@@ -74,7 +74,7 @@ def to_c(
         if source.name in normalisation:
             lines += _quantise(prefix, inputs[source.name], normalisation[source.name], memory)
     functions = {name for call in calls for name in call.functions}
-    functions |= {"fill"} if made is not None and program.state_offsets else set()
+    functions |= {name for call in calls for name in call.reset_functions}
     header = _header(model, program, normalisation, prefix, title, made)
     return CSource(header, "\n".join([*lines, ""]), frozenset(functions))
 

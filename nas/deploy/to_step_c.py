@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.deploy.c_text import comment
-from nas.deploy.calls import Calls, Emitter
+from nas.deploy.calls import Calls
 from nas.hardware.program import Program
 from nas.hardware.stepwise import COUNTER_BYTES
-from nas.network.ops import History, Op, Running
 from nas.network.streaming import Stepping
 
 
@@ -25,7 +24,7 @@ class HeaderText:
 
 def memory_bytes(program: Program) -> int:
     """All that the caller of a stepwise model holds for it."""
-    return program.bytes + COUNTER_BYTES
+    return program.memory_bytes + COUNTER_BYTES
 
 
 def step_text(prefix: str, program: Program, made: Stepping) -> HeaderText:
@@ -58,23 +57,21 @@ def step_text(prefix: str, program: Program, made: Stepping) -> HeaderText:
 
 
 def step_functions(
-    prefix: str, emitter: Emitter, calls: Sequence[Calls], made: Stepping
+    prefix: str, program: Program, calls: Sequence[Calls], made: Stepping
 ) -> list[str]:
     """The definitions of `reset` and `step`."""
-    program = emitter.program
-    kept = [op for op in program.ops if op.name in program.state_offsets]
     lines = [
         "",
         f"void {prefix}_reset(void *state) {{",
-        f"    *(uint32_t *)(void *)((int8_t *)state + {program.bytes}) = 0;",
+        f"    *(uint32_t *)(void *)((int8_t *)state + {program.memory_bytes}) = 0;",
         "}",
         "",
         f"int {prefix}_step(void *state) {{",
         "    int8_t *const a = state;",
-        f"    uint32_t *const steps = (uint32_t *)(void *)(a + {program.bytes});",
+        f"    uint32_t *const steps = (uint32_t *)(void *)(a + {program.memory_bytes});",
         f"    const int last = *steps == {made.frames - 1}u;",
         "    if (*steps == 0u) {",
-        *(f"        {_clearing(emitter, op)}" for op in kept),
+        *(f"        {statement}" for call in calls for statement in call.resets),
         "    }",
     ]
     for op, call in zip(program.ops, calls, strict=True):
@@ -86,14 +83,3 @@ def step_functions(
         else:
             lines += [f"    {s}" for s in call.statements]
     return [*lines, "    *steps = last ? 0u : *steps + 1u;", "    return last;", "}"]
-
-
-def _clearing(emitter: Emitter, op: Op) -> str:
-    """What an operator's state is before the first step: past steps are real zeros."""
-    value = 0
-    if isinstance(op, History):
-        value = emitter.zero(op.name)
-    elif isinstance(op, Running) and op.function == "max":
-        value = -128
-    graph = emitter.program.graph
-    return f"NAS(fill)({emitter.state(op)}, {value}, {graph.state_bytes(op)});"

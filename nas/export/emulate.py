@@ -195,7 +195,7 @@ def run_bundle(
     run = f"{prefix_of(folder)}_run"
     with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
         elf = Path(scratch) / "firmware.elf"
-        memory = link(folder, program.bytes, [run], bench, elf)
+        memory = link(folder, program.memory_bytes, [run], bench, elf)
         with Machine(elf, memory, has_fpu=bench.profile.has_fpu, cache=bench.cache) as machine:
             got = _outputs(machine, run, program, inputs)
             measurement = machine.measure(
@@ -325,7 +325,7 @@ def find_difference(
     with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
         elf = Path(scratch) / "steps.elf"
         run, stops = f"{prefix}_run", f"{prefix.upper()}_STEPS"
-        memory = link(folder, program.bytes, [run], bench, elf, [stops])
+        memory = link(folder, program.memory_bytes, [run], bench, elf, [stops])
         with Machine(elf, memory, has_fpu=bench.profile.has_fpu, cache=bench.cache) as machine:
             for row in range(len(next(iter(inputs.values())))):
                 one = {name: values[row : row + 1] for name, values in inputs.items()}

@@ -34,7 +34,7 @@ class Stepwise:
     @property
     def memory_bytes(self) -> int:
         """All that the caller holds: tensors, scratch, states, the counter."""
-        return self.program.bytes + COUNTER_BYTES
+        return self.program.memory_bytes + COUNTER_BYTES
 
 
 def stepwise(graph: Graph, profile: Profile) -> Stepwise | None:
