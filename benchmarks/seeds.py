@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from real_data import commit
 from rows import METRICS
 
-from nas.data.task import load_task
+from nas.data.task import SplitName, load_task
 from nas.hardware.budget import price
 from nas.hardware.profile import Profile, load_profile
 from nas.hardware.stepwise import stepwise
@@ -36,9 +36,10 @@ from nas.network.ops import Conv2d, DepthwiseConv2d
 from nas.run_folder import read_front, read_json
 from nas.search.rules import training_seed
 from nas.training import metrics
-from nas.training.evaluate import Bench, prepare, recipe_of
-from nas.training.loop import TrainingSet, predict, train
+from nas.training.evaluate import Bench, prepare, recipe_of, taught, train_student
+from nas.training.loop import predict, train
 from nas.training.metrics import Metric
+from nas.training.recipe import Recipe
 from nas.training.scoring import classify_split
 from nas.training.student import Student
 from nas.training.validation import judging
@@ -109,7 +110,9 @@ class Lines:
     def has(self, place: Place, variant: str) -> bool:
         """Whether this result is there."""
         wanted = (place.row, place.data.stem, place.seed, variant)
-        return any(wanted == tuple(r[k] for k in ("row", "data", "seed", "variant")) for r in self.rows)
+        return any(
+            wanted == tuple(r[k] for k in ("row", "data", "seed", "variant")) for r in self.rows
+        )
 
     def add(self, row: dict[str, Any]) -> None:
         """Adds a result and writes the file."""
@@ -146,7 +149,9 @@ def figures(graph: Graph, profile: Profile) -> dict[str, Any]:
     }
 
 
-def result(place: Place, variant: str, scores: tuple[float, float], **values: Any) -> dict[str, Any]:
+def result(
+    place: Place, variant: str, scores: tuple[float, float], **values: Any
+) -> dict[str, Any]:
     """One line."""
     row = {"row": place.row, "data": place.data.stem, "seed": place.seed, "variant": variant}
     return row | {"val_score": scores[0], "test_score": scores[1]} | values | {"commit": commit()}
@@ -200,25 +205,25 @@ def variants(place: Place, lines: Lines) -> Iterator[dict[str, Any]]:
     judged, profile = judging(task, None), load_profile(place.system.device)
     held = prepare(task, judged, BANK_SEED)
     identity = read_json(place.run / "run.json")["teacher"]["hash"]
-    with np.load(place.cache / f"{identity}.npz", allow_pickle=False) as answers:
-        teacher = answers["bank"]
-    for taught in (teacher, None):
-        how = "distilled" if taught is not None else "plain"
-        recipe = recipe_of(held, place.metric, taught is not None, final=True)
+    with np.load(place.cache / f"{identity}.npz", allow_pickle=False) as cached:
+        teacher = cached["bank"]
+    for answers in (teacher, None):
+        how = "distilled" if answers is not None else "plain"
+        recipe = recipe_of(held, place.metric, answers is not None, final=True)
         for bits in (None, *BITS):
             variant = f"{bits or 'float'} {how}"
             if lines.has(place, variant):
                 continue
             graph = whole.lower() if bits is None else at_bits(whole.lower(), bits)
             if bits is None:
-                scores = float_scores(held, graph, place, taught)
+                scores = float_scores(held, graph, place, answers)
             else:
-                scores = integer_scores(held, graph, place, recipe, taught)
+                scores = integer_scores(held, graph, place, recipe, answers)
             costs = {} if bits is None else figures(graph, profile)
             names = "+".join(source.name for source in graph.inputs)
             yield result(
                 place, variant, scores, **costs, bits=bits or "float",
-                distilled=taught is not None, modalities=names,
+                distilled=answers is not None, modalities=names,
             )  # fmt: skip
     yield from alone(place, lines, held, document["architecture"], teacher)
 
@@ -240,6 +245,7 @@ def alone(
         if lines.has(place, variant):
             continue
         one = architecture | {"branches": [branch], "fusion": "none", "gate_bits": 0}
+        one.pop("attention", None)
         graph = space.parse(one).lower()
         recipe = recipe_of(held, place.metric, True, final=True)
         scores = integer_scores(held, graph, place, recipe, teacher)
@@ -293,8 +299,9 @@ def float_scores(
 def _classes(
     net: Student, held: Bench, split: SplitName, rows: NDArray[np.bool_] | None
 ) -> NDArray[np.int64]:
+    chosen = slice(None) if rows is None else rows
     inputs = {
-        s.name: torch.from_numpy(held.inputs[split][s.name] if rows is None else held.inputs[split][s.name][rows]).permute(0, 3, 1, 2)
+        s.name: torch.from_numpy(held.inputs[split][s.name][chosen]).permute(0, 3, 1, 2)
         for s in net.graph.inputs
     }
     return np.asarray(predict(net, inputs, held.training.scales).argmax(1), np.int64)
