@@ -22,7 +22,8 @@ from nas.emulation.emulator import check_hook
 from nas.emulation.tools import cache_folder, check_tools
 from nas.errors import RunError, ToolMissing
 from nas.export.front import drop_dominated, export_front
-from nas.export.verify import Verification, complaint, require_equal, verify_run
+from nas.export.verification import Verification, complaint, require_equal
+from nas.export.verify import verify_run
 from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible
 from nas.hardware.cost import kernel_costs
 from nas.hardware.profile import load_profile
