@@ -31,7 +31,7 @@ CONFINED = {
     "flatbuffers": {"to_tflite"},
     "plotly": {"page"},
     "pandas": {"recordings"},
-    "scipy": {"fit"},
+    "scipy": {"fit", "audio"},
     "rich": {"progress", "tables"},
     "unicorn": {"machine"},
     "capstone": {"cycles"},
