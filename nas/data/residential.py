@@ -15,9 +15,10 @@ The layout is that of the data authors' loader and of github rymc/bHealth:
 One house at a time, as each has its own access points and rooms. As in the localisation paper's
 code (github AloeUoB/tinyML_indoor_localisation): windows of 20 samples every 10, the label is the
 mode, trained on the scripted walks (fingerprint), tested on free living. Not published, and our
-choice: samples at 5 Hz (about MDCSA's rate), each access point's mean over the period or -120 dBm
-where it was not heard; a label holds for 0.5 s; windows with a label for less than half of their
-samples are left out; every fifth block of 30 s of a room validates, and no window crosses a block.
+choice: samples at 5 Hz (about MDCSA's rate); each access point's mean over the period, which holds
+for 1 s, then -120 dBm until it is heard again; a label holds for 0.5 s; windows with a label for
+less than half of their samples are left out; every fifth block of 30 s of a room validates, and no
+window crosses a block.
 """
 
 from collections import Counter
@@ -42,6 +43,7 @@ WINDOW, HOP = 20, 10
 BLOCK = 30 * RATE_HZ
 VALIDATE_EVERY = 5
 UNHEARD_DBM = -120.0
+RSSI_HOLDS = RATE_HZ  # periods
 LABEL_HOLDS_S = 0.5
 AXES = ("acc1x", "acc1y", "acc1z")
 TRAIN, VALIDATE, TEST = range(3)
@@ -231,13 +233,15 @@ def _cut(walk: _Walk, heard: list[int], left_out: "Counter[str]") -> _Windows:
     """Windows on a grid of `RATE_HZ` over the time in which both sensors speak."""
     firsts = [times[0] for times, _ in (*walk.packets.values(), walk.accel)]
     lasts = [times[-1] for times, _ in (*walk.packets.values(), walk.accel)]
-    start = max(min(firsts[:-1]), firsts[-1])
-    count = max(0, int((min(max(lasts[:-1]), lasts[-1]) - start) * RATE_HZ))
+    start = max(min(firsts[:-1]), firsts[-1]) - 0.5 / RATE_HZ  # samples amid their periods
+    count = max(0, int((min(max(lasts[:-1]), lasts[-1]) - start) * RATE_HZ) + 1)
     rssi = np.full((count, len(heard)), UNHEARD_DBM, np.float32)
     for column, ap in enumerate(heard):
         if ap in walk.packets:
             means, known = _period_means(*walk.packets[ap], start, count)
-            rssi[known, column] = means[known]
+            last = np.maximum.accumulate(np.where(known, np.arange(count), -RSSI_HOLDS - 1))
+            held = np.arange(count) - last <= RSSI_HOLDS
+            rssi[held, column] = means[last[held]]
     left_out["access points that only free living hears"] += len(walk.packets.keys() - set(heard))
     accel = np.zeros((count, len(AXES)), np.float32)
     for column in range(len(AXES)):
