@@ -27,7 +27,7 @@ def keep(given: Given) -> str | None:
     from nas.importing.datafile import write  # pandas, which few runs need
 
     size = write(given.data_file(), given.task.path)
-    return f"wrote what was read to {given.task.path} ({size:,} bytes); later runs take it faster"
+    return f"wrote {given.task.path} ({size:,} bytes): what was read; as --data it is faster"
 
 
 def source_of(given: Given) -> DataSource:
@@ -67,14 +67,20 @@ def _set(given: Given, options: Options) -> dict[str, Any]:
 
 
 def told(given: Given, options: Options) -> list[str]:
-    """Lines for the terminal: what the task set, which data these are, what was left out."""
+    """Lines for the terminal: what the task sets."""
     if given.named is None:
         return []
+    return [
+        f"task {given.named.name} sets --{option}"
+        f" {value if isinstance(value, str) else ','.join(value)}"
+        for option, value in _set(given, options).items()
+    ]
+
+
+def notes(given: Given, options: Options) -> list[str]:
+    """What a reader of the results must know of the data: a stand-in, what was left out."""
     lines = []
-    for option, value in _set(given, options).items():
-        shown = value if isinstance(value, str) else ",".join(value)
-        lines.append(f"task {given.named.name} sets --{option} {shown}")
-    if not given.published:
+    if given.named is not None and not given.published:
         classes = ", ".join(given.task.class_names[:6])
         more = ", ..." if given.task.classes > 6 else ""
         lines.append(

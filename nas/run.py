@@ -23,7 +23,7 @@ from nas.emulation.tools import cache_folder, check_tools
 from nas.errors import RunError, ToolMissing
 from nas.export.front import drop_dominated, export_front
 from nas.export.verify import Verification, complaint, require_equal, verify_run
-from nas.given import describe, keep, open_data, source_of, told
+from nas.given import describe, keep, notes, open_data, source_of, told
 from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible
 from nas.hardware.cost import kernel_costs
 from nas.hardware.profile import load_profile
@@ -82,7 +82,8 @@ def run_search(options: Options) -> Path:
     with locked(options.out), Progress(options.quiet) as progress:
         manifest = open_manifest(options, task, judged, profile, budget, own)
         manifest["task"] = describe(given, options)
-        for line in told(given, options):
+        about_data = notes(given, options)
+        for line in told(given, options) + about_data:
             progress.say(line)
         if kept := keep(given):
             progress.say(kept)
@@ -100,6 +101,7 @@ def run_search(options: Options) -> Path:
         )
         clock_ = Clock(options.budget_s, 0.0, began_s)
         session = _Session(options, task, judged, rules, manifest, clock_, progress)
+        session.notes += about_data
         with pool(options.workers, source_of(given), bench(judged.kind)) as workers:
             session.search(workers, own)
         session.finish()
