@@ -154,6 +154,20 @@ def test_the_metric_of_a_task(
     assert not seen[1].task_sets_metric and cli.METRICS[0] == "accuracy"
 
 
+def test_the_commands_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "README.md").read_text()
+    section = text.split("\n## Published data sets\n")[1].split("\n## ")[0]
+    lines = [line.split()[2:] for line in section.splitlines() if "run_search.py --task" in line]
+    seen: list[Options] = []
+    monkeypatch.setattr(run, "run_search", seen.append)
+    monkeypatch.setattr("nas.tables.print_front", lambda folder: None)
+    assert [search_main(line) for line in lines] == [0, 0, 0]
+    assert [asked.task for asked in seen] == [
+        *("covid-audio", "depth-thermal-pose", "indoor-localisation")
+    ]
+    assert [asked.max_weight_bytes for asked in seen] == [6 * 1024, 58 * 1024, None]
+
+
 # ---------------------------------------------------------------- nas import --task
 
 

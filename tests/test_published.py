@@ -123,6 +123,10 @@ COSWARA_HARMS: dict[str, tuple[Harm, str]] = {
         lambda f: rewritten(f / "combined_data.csv", "positive_asymp", "maybe"),
         r"covid_status 'maybe' of person3 is not one of healthy, .*; correct or remove",
     ),
+    "two statuses": (
+        lambda f: rewritten(f / "combined_data.csv", "person1,33", "person0,33"),
+        r"combined_data\.csv: person0 occurs twice with two statuses; remove one row",
+    ),
     "cut table": (
         lambda f: rewritten(f / "combined_data.csv", "person11,33,positive_moderate", "person11"),
         r"combined_data\.csv: line 13 has 2 of 4 columns; the file is cut short",
