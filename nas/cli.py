@@ -115,7 +115,7 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--max-weight-bytes", type=positive_int, metavar="N")
     search = parser.add_argument_group("how to search")
     search.add_argument(
-        "--space", default="conv", metavar="S", help="name or own FILE.py (%(default)s)"
+        "--space", default="conv", metavar="S", help="see nas spaces, or own FILE.py (%(default)s)"
     )
     search.add_argument(
         "--objectives", default=OBJECTIVES, metavar="LIST", help="subset of %(default)s"

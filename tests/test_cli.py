@@ -445,7 +445,7 @@ def test_estimate_of_no_architecture(
     (
         ("tasks", ("watch", "shoulder exercises", "covid-audio", "CC BY 4.0", "figshare")),
         ("devices", ("cortex-m4-32k", "cortex-m4-64k", "stm32g431kb", "28,672")),
-        ("spaces", ("conv", "a branch per sensor")),
+        ("spaces", ("conv", "a branch per sensor", "transformer", "mamba", "all", "attention")),
     ),
 )
 def test_lists(verb: str, named: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
