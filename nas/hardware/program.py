@@ -12,7 +12,6 @@ from nas.errors import UnsupportedOp
 from nas.hardware.memory import MemoryPlan
 from nas.hardware.workspace import Workspace, place_scratch
 from nas.network.graph import Graph
-from nas.network.op_rules import OPS
 from nas.network.ops import (
     Add,
     Attention,
@@ -110,7 +109,7 @@ def program_of(
     workspace = place_scratch(graph, plan, scratch, stageable, staging_bytes)
     state_offsets, end = {}, workspace.bytes
     for op in graph.ops:
-        held = OPS[type(op)].state_bytes(op, graph.input_shapes(op), graph.shapes[op.name])
+        held = graph.state_bytes(op)
         if held > 0:
             state_offsets[op.name] = end
             end += in_words(held)
