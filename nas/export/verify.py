@@ -19,7 +19,7 @@ from nas.data.task import Task
 from nas.deploy.toolchain import find_compiler
 from nas.emulation.emulator import check_hook
 from nas.emulation.tools import cache_folder, check_tools
-from nas.errors import BuildError, MachineFault, Mismatch, RunError, ToolMissing
+from nas.errors import BuildError, MachineFault, Mismatch, Refusal, RunError, ToolMissing
 from nas.export import runtimes
 from nas.export.emulate import Bench, Verdict, emulate
 from nas.hardware.memory import MemoryPlan
@@ -39,7 +39,7 @@ class Check:
     """One file in one runtime.
 
     Attributes:
-        compared: outputs that were compared; 0 when the runtime is missing.
+        compared: outputs that were compared; 0 when the runtime is missing or cannot run the file.
         differing: outputs that differ from the reference in this runtime's rounding.
         largest_difference: of one output, in integer steps.
         argmax_agreement: share of inputs with the same class.
@@ -231,7 +231,7 @@ def _check(folder: Path, run: _Run, inputs: dict[str, Int8], expected: Int8) -> 
         ) from None
     try:
         seen = run.run(data, inputs).reshape(len(expected), -1)
-    except ToolMissing as missing:
+    except (ToolMissing, Refusal) as missing:
         return Check(run.title, 0, 0, 0, 0.0, str(missing))
     expected = expected.reshape(len(expected), -1)
     difference = np.abs(seen.astype(np.int16) - expected.astype(np.int16))
@@ -383,6 +383,8 @@ def complaint(result: Verification) -> str:
     if result.failure:
         return f"{result.id}: its C was not run on the emulated chip: {result.failure}"
     for check in result.runtimes:
+        if runtimes.REFUSED in check.note:
+            return f"{result.id}: {check.note}; report this candidate's folder"
         if check.note.startswith("float kernels") or not check.differing:
             continue
         where = "" if check.note.startswith("must be") else f"; {check.note}"
