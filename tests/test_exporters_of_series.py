@@ -16,6 +16,7 @@ from test_exporters import EXACT, EXPORTERS, Run, _onnx, _qdq, differing
 
 from nas.errors import GraphError, Mismatch, Refusal, UnsupportedOp
 from nas.export import runtimes, tflite_sequence, to_onnx, to_onnx_integer, to_tflite, verify
+from nas.export.verification import Verification, require_equal
 from nas.network import reference
 from nas.network.graph import Graph, Input
 from nas.network.integer import IntegerModel, Scale
@@ -285,12 +286,12 @@ def test_a_runtime_that_cannot_run_a_file_says_so(
     assert result.verified == "no" and result.tflm_arena_bytes is None
     assert [check.compared > 0 for check in result.runtimes] == [True, False, False, True]
     with pytest.raises(Mismatch, match=r"TFLM cannot run this file: .*; report this"):
-        verify.require_equal([replace(result, failure="")])
+        require_equal([replace(result, failure="")])
 
 
 def _verified(
     folder: Path, model: IntegerModel, data: bytes, inputs: dict[str, Int8]
-) -> verify.Verification:
+) -> Verification:
     (folder / "model.npz").write_bytes(model.to_bytes())
     (folder / "model.tflite").write_bytes(data)
     (folder / "model.onnx").write_bytes(to_onnx.to_onnx(model))
