@@ -11,18 +11,24 @@ from typing import Any, TypeAlias
 
 from nas.hardware.depthwise_work import depthwise_quantities
 from nas.hardware.gathering import gathering
-from nas.hardware.program import TILE, Program
+from nas.hardware.program import SCAN_BLOCK, TILE, Program
 from nas.network.ops import (
     Add,
+    Attention,
     Concat,
     Conv2d,
     DepthwiseConv2d,
+    History,
+    LastStep,
     Mul,
     Op,
     Pad,
     Pair,
     Pool,
+    Positions,
     Reshape,
+    Running,
+    SelectiveScan,
     Shape,
     Table,
     size,
@@ -202,6 +208,72 @@ def _depthwise(op: DepthwiseConv2d, program: Program) -> list[Work]:
     return [work, *_clip(op, program)]
 
 
+def _attention(op: Attention, program: Program) -> list[Work]:
+    """The table of exponentials, 1 KB, is read twice a score, here and there."""
+    (_, queries, width), shape = program.graph.shapes[op.name], program.graph.shapes[op.inputs[1]]
+    steps, each, rows = shape[1], width // op.heads, queries * op.heads
+    words, fours, tail = -(-each // 4), -(-steps // 4), int(steps % 4 > 0)
+    if steps < 4 or 4 * words > width:  # the kernel's path for what is too small for words
+        plain = {
+            "plain_row": rows,
+            "plain_step": rows * steps,
+            "plain_product": rows * steps * each,
+            "plain_output": rows * each,
+        }
+        return [Work("attention", plain, 2 * rows * steps)]
+    is_aligned = width % 4 == each % 4 == 0
+    quantities = {
+        "query": queries,
+        "row": rows,
+        "row_word": rows * words,
+        "tail": rows * tail,
+        "tail_word": rows * tail * words,
+        "four": rows * fours,
+        "four_word": rows * fours * words,
+        "unaligned": 0 if is_aligned else rows * fours * words,
+        "narrow": rows if each < 4 else 0,
+    }
+    return [Work("attention", quantities, 8 * rows * fours)]
+
+
+def _scan(op: SelectiveScan, program: Program) -> list[Work]:
+    """The table of decays, 512 bytes, is read once a value, here and there."""
+    (_, steps, channels) = program.graph.shapes[op.name]
+    states = program.graph.shapes[op.inputs[2]][2]
+    blocks = -(-channels // SCAN_BLOCK)
+    quantities = {
+        "block": blocks,
+        "step": blocks * steps,
+        "widened": blocks * steps * states,
+        "cleared": 0 if op.carry else channels * states,
+        "value": steps * channels,
+        "pair": steps * channels * (states // 2),
+        "single": steps * channels * (states % 2),
+    }
+    return [Work("selective_scan", quantities, steps * channels)]
+
+
+def _positions(op: Positions, program: Program) -> list[Work]:
+    count = size(program.graph.shapes[op.name])
+    return [Work("add", {"value": count}, count / 8)]
+
+
+def _last_step(op: LastStep, program: Program) -> list[Work]:
+    return [_copied(size(program.graph.shapes[op.name]), 1, True, 0)]
+
+
+def _history(op: History, program: Program) -> list[Work]:
+    channels = program.graph.shapes[op.name][2]
+    old, new = op.steps * channels, size(program.graph.shapes[op.inputs[0]])
+    return [_copied(count, 1, True, 0) for count in (old, new, old)]
+
+
+def _running(op: Running, program: Program) -> list[Work]:
+    _, steps, channels = program.graph.shapes[op.inputs[0]]
+    quantities = {"channel": channels, "value": steps * channels}
+    return [Work(program.kernels[op.name].name, quantities)]
+
+
 ROWS: dict[type[Op], Callable[[Any, Program], list[Work]]] = {
     Conv2d: _conv,
     DepthwiseConv2d: _depthwise,
@@ -212,4 +284,10 @@ ROWS: dict[type[Op], Callable[[Any, Program], list[Work]]] = {
     Table: _values("look_up"),
     Pad: _pad,
     Reshape: _reshape,
+    Attention: _attention,
+    SelectiveScan: _scan,
+    Positions: _positions,
+    LastStep: _last_step,
+    History: _history,
+    Running: _running,
 }
