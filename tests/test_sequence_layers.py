@@ -132,6 +132,19 @@ def test_other_tables_read_no_normalised_layer(function: str) -> None:
     assert not normalised(graph.ops[0], graph)  # type: ignore[arg-type]
 
 
+def test_positions_read_a_normalised_layer() -> None:
+    ops = (linear("a", "x", 4), Positions("o", ("a",), "sinusoidal"))
+    assert normalised(ops[0], Graph((Input("x", (1, 6, 4)),), ops, "o"))
+
+
+def test_a_relu_before_a_sum_begins_at_one() -> None:
+    ops = (linear("a", "x", 4, relu=True), linear("b", "x", 4), Add("o", ("a", "b"), False))
+    net = Student(Graph((Input("x", (1, 1, 4)),), ops, "o"), {"x": 0.03})
+    for name, first in (("a", 1.0), ("b", 0.5)):
+        gain = layer_of(net, name).gain
+        assert gain is not None and gain.tolist() == [first] * 4
+
+
 def test_gains_begin_at_a_half_before_a_residual_sum() -> None:
     for graph, halved in ((transformer(8), {"wo", "w2"}), (mamba(8), {"wo"})):
         net = Student(graph, {"x": 0.03})
