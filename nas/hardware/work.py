@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from nas.hardware.depthwise_work import depthwise_quantities
 from nas.hardware.gathering import gathering
-from nas.hardware.program import TILE, Program
+from nas.hardware.program import SCAN_BLOCK, TILE, Program
 from nas.network.ops import (
     Add,
     Attention,
@@ -209,31 +209,48 @@ def _depthwise(op: DepthwiseConv2d, program: Program) -> list[Work]:
 
 
 def _attention(op: Attention, program: Program) -> list[Work]:
-    (_, queries, width), steps = program.graph.shapes[op.name], op_steps(op.inputs[1], program)
-    rows, each = queries * op.heads, width // op.heads
+    """The table of exponentials, 1 KB, is read twice a score, here and there."""
+    (_, queries, width), shape = program.graph.shapes[op.name], program.graph.shapes[op.inputs[1]]
+    steps, each, rows = shape[1], width // op.heads, queries * op.heads
+    words, fours, tail = -(-each // 4), -(-steps // 4), int(steps % 4 > 0)
+    if steps < 4 or 4 * words > width:  # the kernel's path for what is too small for words
+        plain = {
+            "plain_row": rows,
+            "plain_step": rows * steps,
+            "plain_product": rows * steps * each,
+            "plain_output": rows * each,
+        }
+        return [Work("attention", plain, 2 * rows * steps)]
+    is_aligned = width % 4 == each % 4 == 0
     quantities = {
+        "query": queries,
         "row": rows,
-        "step": rows * steps,
-        "product": rows * steps * each,
-        "output": rows * each,
+        "row_word": rows * words,
+        "tail": rows * tail,
+        "tail_word": rows * tail * words,
+        "four": rows * fours,
+        "four_word": rows * fours * words,
+        "unaligned": 0 if is_aligned else rows * fours * words,
+        "narrow": rows if each < 4 else 0,
     }
-    return [Work("attention", quantities)]
-
-
-def op_steps(tensor: str, program: Program) -> int:
-    """Steps of a series."""
-    return program.graph.shapes[tensor][1]
+    return [Work("attention", quantities, 8 * rows * fours)]
 
 
 def _scan(op: SelectiveScan, program: Program) -> list[Work]:
+    """The table of decays, 512 bytes, is read once a value, here and there."""
     (_, steps, channels) = program.graph.shapes[op.name]
     states = program.graph.shapes[op.inputs[2]][2]
+    blocks = -(-channels // SCAN_BLOCK)
     quantities = {
-        "channel": channels,
+        "block": blocks,
+        "step": blocks * steps,
+        "widened": blocks * steps * states,
+        "cleared": 0 if op.carry else channels * states,
         "value": steps * channels,
-        "state": steps * channels * states,
+        "pair": steps * channels * (states // 2),
+        "single": steps * channels * (states % 2),
     }
-    return [Work("selective_scan", quantities)]
+    return [Work("selective_scan", quantities, steps * channels)]
 
 
 def _positions(op: Positions, program: Program) -> list[Work]:
