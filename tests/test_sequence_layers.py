@@ -123,6 +123,8 @@ def test_a_scan_reads_normalised_b_c_and_z_but_not_dt() -> None:
     graph = Graph((Input("x", (1, 6, 4)),), ops, "o")
     seen = {op.name: normalised(op, graph) for op in ops if isinstance(op, Conv2d)}
     assert seen == {"u": True, "dt": False, "b": True, "c": True, "z": True}
+    net = Student(graph, {"x": 0.03})
+    assert [n for n in names if layer_of(net, n).bias.any()] == ["dt"]
 
 
 @pytest.mark.parametrize("function", ("sigmoid", "hard_swish"))
