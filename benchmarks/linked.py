@@ -11,6 +11,7 @@ is for one family; it keeps a row each, and a stopped benchmark goes on from it.
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from nas.deploy.c_bundle import c_bundle
 from nas.deploy.toolchain import compile_host, find_compiler, find_host_compiler
 from nas.emulation.tools import cache_folder
 from nas.errors import BuildError, MachineFault
+from nas.export.bundle import write_c
 from nas.export.emulate import PREFIX, UNNAMED, Bench, run_bundle
 from nas.hardware.budget import Budget, Priced, price
 from nas.hardware.profile import Profile, load_profile
@@ -63,8 +65,8 @@ def drawn(seed: int, family: str) -> tuple[str, Profile, Priced]:
             return name, device, priced
 
 
-def row(seed: int, family: str) -> dict[str, Any]:
-    """Draws, links, runs and compares one architecture."""
+def row(seed: int, family: str, place: Path) -> dict[str, Any]:
+    """Draws, links, runs and compares one architecture, in a folder inside `place`."""
     problem, device, priced = drawn(seed, family)
     program, cost = priced.program, priced.cost
     rng = np.random.default_rng(seed)
@@ -84,17 +86,13 @@ def row(seed: int, family: str) -> dict[str, Any]:
         "failure": "",
     }
     bench = Bench(device, find_compiler(), cache_folder())
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        files = c_bundle(model, program, inputs, UNNAMED, PREFIX, vectors=INPUTS)
-        for path, text in files.items():
-            (folder / path).parent.mkdir(exist_ok=True)
-            (folder / path).write_text(text)
-        values["host_differing"] = on_this_machine(folder)
-        try:
-            got = run_bundle(folder, program, inputs, bench)
-        except (BuildError, MachineFault) as error:
-            return values | {"failure": str(error)}
+    folder = place / str(os.getpid())  # at one path, zig compiles a kernel only once
+    write_c(folder, c_bundle(model, program, inputs, UNNAMED, PREFIX, vectors=INPUTS))
+    values["host_differing"] = on_this_machine(folder)
+    try:
+        got = run_bundle(folder, program, inputs, bench)
+    except (BuildError, MachineFault) as error:
+        return values | {"failure": str(error)}
     total = got.measurement.total
     return values | {
         "differing": int((got.outputs != expected).sum()),
@@ -172,8 +170,12 @@ def main() -> None:
     rows = Rows(chosen.csv, COLUMNS, ("seed",))
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.architectures)
     wanted = [seed for seed in seeds if not rows.has(seed)]
-    with ProcessPoolExecutor(chosen.workers) as processes:
-        for done, values in enumerate(processes.map(partial(row, family=chosen.family), wanted), 1):
+    with (
+        tempfile.TemporaryDirectory(prefix="nas-") as scratch,
+        ProcessPoolExecutor(chosen.workers) as processes,
+    ):
+        one = partial(row, family=chosen.family, place=Path(scratch))
+        for done, values in enumerate(processes.map(one, wanted), 1):
             rows.add(values)
             print(f"{done} of {len(wanted)}", end="\r", flush=True)
     found = summary([r for r in rows if int(r["seed"]) in seeds])

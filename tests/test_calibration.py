@@ -141,4 +141,4 @@ def test_single_operators_are_single() -> None:
     rng = random.Random(1)
     for _ in range(20):
         graph = single_operator(rng)
-        assert [op.name for op in graph.ops] == ["op"]
+        assert [op.name for op in graph.ops] == ["op0"]
