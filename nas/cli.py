@@ -99,7 +99,9 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--task", metavar="NAME", help="named task: nas tasks")
     data.add_argument("--modalities", metavar="A,B", help="use only these sensors")
     data.add_argument("--metric", choices=METRICS, help="score (accuracy, or the task's)")
-    data.add_argument("--teacher", metavar="MODEL.onnx", help="your own teacher instead of ours")
+    data.add_argument(
+        "--teacher", metavar="T", help="conv, attention or both, or your own MODEL.onnx (conv)"
+    )
     data.add_argument("--no-distil", action="store_true", help="train without a teacher")
     data.add_argument(
         "--validation",

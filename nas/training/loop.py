@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -11,8 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.network.numerics import Int8
+from nas.training.mdcsa import DualAttention
 from nas.training.recipe import Recipe
 from nas.training.student import Student
+
+Network: TypeAlias = Student | DualAttention
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def training_set(
     )
 
 
-def train(net: Student, data: TrainingSet, recipe: Recipe, seed: int) -> None:
+def train(net: Network, data: TrainingSet, recipe: Recipe, seed: int) -> None:
     """Trains `net` in place, on the modalities that its graph uses.
 
     Raises:
@@ -76,8 +80,9 @@ def train(net: Student, data: TrainingSet, recipe: Recipe, seed: int) -> None:
     copies, n = next(iter(data.inputs.values())).shape[:2]
     order, position = rng.permutation(n), 0
     batch_size = min(recipe.batch_size, n)
+    frozen_from = round(recipe.steps * (1 - recipe.frozen_share))
     for step in range(recipe.steps):
-        if step == round(recipe.steps * (1 - recipe.frozen_share)) and net.quantised:
+        if isinstance(net, Student) and net.quantised and step == frozen_from:
             net.freeze()
         if position + batch_size > n:
             order, position = rng.permutation(n), 0
@@ -96,7 +101,7 @@ def train(net: Student, data: TrainingSet, recipe: Recipe, seed: int) -> None:
 
 
 def _loss(
-    net: Student,
+    net: Network,
     data: TrainingSet,
     recipe: Recipe,
     weights: Tensor | None,
@@ -104,8 +109,7 @@ def _loss(
     rows: Tensor,
 ) -> Tensor:
     batch = {
-        source.name: data.inputs[source.name][which, rows].float().mul_(data.scales[source.name])
-        for source in net.graph.inputs
+        name: data.inputs[name][which, rows].float().mul_(data.scales[name]) for name in net.inputs
     }
     logits = net(batch)
     loss = F.cross_entropy(
@@ -123,7 +127,7 @@ def _loss(
     return (1 - recipe.distil_weight) * loss + recipe.distil_weight * t * t * divergence
 
 
-def _optimiser(net: Student, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimiser(net: Network, recipe: Recipe) -> torch.optim.Optimizer:
     parameters = [p for p in net.parameters() if p.requires_grad]
     return torch.optim.AdamW(
         [
@@ -149,7 +153,7 @@ def _one_cycle(progress: float, warmup: float) -> float:
 
 @torch.no_grad()
 def predict(
-    net: Student, inputs: Mapping[str, Tensor], scales: Mapping[str, float], batch_size: int = 512
+    net: Network, inputs: Mapping[str, Tensor], scales: Mapping[str, float], batch_size: int = 512
 ) -> Tensor:
     """(n, classes) logits for int8 inputs: modality -> (n, channels, height, width)."""
     net.eval()
@@ -157,8 +161,8 @@ def predict(
     parts = []
     for start in range(0, n, batch_size):
         batch = {
-            s.name: inputs[s.name][start : start + batch_size].float().mul_(scales[s.name])
-            for s in net.graph.inputs
+            name: inputs[name][start : start + batch_size].float().mul_(scales[name])
+            for name in net.inputs
         }
         parts.append(net(batch))
     return torch.cat(parts)

@@ -75,6 +75,7 @@ class Student(nn.Module):
     ) -> None:
         super().__init__()
         self.graph, self.quantised, self.frozen = graph, quantised, False
+        self.inputs = tuple(source.name for source in graph.inputs)
         self.dropout, self.fused = dropout, fused_tensor(graph)
         self.layers = nn.ModuleDict(
             {op.name: MODULES[type(op)](op, graph) for op in graph.ops if type(op) in MODULES}
