@@ -6,7 +6,6 @@ import pytest
 from test_end_to_end import World, document, table
 
 
-@pytest.mark.skip(reason="needs the calibrated costs and the exporters of series")
 @pytest.mark.parametrize("space", ("transformer", "mamba", "all"))
 def test_a_search(space: str, tmp_path: Path) -> None:
     world = World(tmp_path)
