@@ -23,7 +23,7 @@ MOST_LINES = 400  # of a file
 MOST_FUNCTION_LINES = 60
 # Heavy libraries, and the modules of nas/ that may import them.
 CONFINED = {
-    "torch": {"student", "loop", "evaluate", "teacher_training", "workers"},
+    "torch": {"student", "loop", "hints", "low_bits", "evaluate", "teacher_training", "workers"},
     "optuna": {"study"},
     "onnx": {"onnx_builder", "to_onnx_integer"},
     "onnxruntime": {"teacher_training"},

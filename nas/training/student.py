@@ -39,6 +39,7 @@ from nas.network.ops import (
     window_padding,
 )
 from nas.network.ranges import non_negative_groups
+from nas.training.low_bits import learned_quantise
 
 RANGE_MOMENTUM = 0.05  # share of the newest batch in the running maximum of an activation
 NORM_MOMENTUM = 0.1
@@ -88,7 +89,7 @@ def weight_scale(weight: Tensor, bits: int) -> Tensor:
 class LinearLayer(nn.Module):
     """A dense or depthwise convolution: batch norm before a ReLU, a plain bias without one."""
 
-    def __init__(self, op: Linear, graph: Graph) -> None:
+    def __init__(self, op: Linear, graph: Graph, learned_scale: bool = False) -> None:
         super().__init__()
         shape = graph.weight_shape(op)
         assert shape is not None
@@ -110,15 +111,34 @@ class LinearLayer(nn.Module):
         (top, bottom), (left, right) = window_padding(op, source)
         self.symmetric = (top, left) if (top, left) == (bottom, right) else None
         self.padding = (left, right, top, bottom)
+        self.bits = op.weight_bits  # more for a while, where bits come down gradually
+        # Its logarithm: steps of the optimiser are then shares of the scale, whatever its size.
+        learned = learned_scale and op.weight_bits == 2
+        self.log_scale = nn.Parameter(torch.zeros(out)) if learned else None
+        self.begin_learned_scale()
+
+    @torch.no_grad()
+    def begin_learned_scale(self) -> None:
+        """Sets a learned scale to what the rule says of today's weights."""
+        if self.log_scale is not None:
+            self.log_scale.copy_(weight_scale(self.weight, 2).log().view(-1))
+
+    def scale(self) -> Tensor:
+        """(out, 1, 1, 1) scale of the weights at today's bits."""
+        if self.log_scale is not None and self.bits == 2:
+            return self.log_scale.exp().view(-1, 1, 1, 1)
+        return weight_scale(self.weight, self.bits)
 
     def forward(self, x: Tensor, in_scale: Tensor | None, frozen: bool) -> Tensor:
         """The real-valued output before ReLU; quantised where `in_scale` is given."""
         weight: Tensor = self.weight
         scale: Tensor | None = None
         if in_scale is not None:
-            scale = weight_scale(weight, self.op.weight_bits)
-            limit = weight_limit(self.op.weight_bits)
-            weight = fake_quantise(weight, scale, -limit, limit)
+            scale, limit = self.scale(), weight_limit(self.bits)
+            if scale.requires_grad:
+                weight = learned_quantise(weight, scale, limit)
+            else:
+                weight = fake_quantise(weight, scale, -limit, limit)
         if self.symmetric is None:
             x = F.pad(x, self.padding)
         y = F.conv2d(x, weight, None, self.op.stride, self.symmetric or 0, 1, self.groups)
@@ -150,7 +170,14 @@ class Student(nn.Module):
         input_scales: scale of each int8 input; its zero point is 0.
         quantised: False trains a float network of the same operators (a teacher).
         dropout: probability on the fused features, in training only.
+        learned_scales: scales of 2-bit weights are parameters.
+
+    Attributes:
+        features: of the last forward pass, (batch, width) or (batch, width, height, width):
+            the tensor `feature_tensor` before dropout.
     """
+
+    features: Tensor
 
     def __init__(
         self,
@@ -158,13 +185,15 @@ class Student(nn.Module):
         input_scales: Mapping[str, float],
         quantised: bool = True,
         dropout: float = 0.0,
+        learned_scales: bool = False,
     ) -> None:
         super().__init__()
         self.graph, self.quantised, self.frozen = graph, quantised, False
         self.dropout, self.fused = dropout, fused_tensor(graph)
+        self.feature_tensor = feature_tensor(graph)
         self.layers = nn.ModuleDict(
             {
-                op.name: LinearLayer(op, graph)
+                op.name: LinearLayer(op, graph, learned_scales)
                 for op in graph.ops
                 if isinstance(op, Conv2d | DepthwiseConv2d)
             }
@@ -196,7 +225,17 @@ class Student(nn.Module):
             if self.dropout and self.training and op.name == self.fused:
                 y = F.dropout(y, self.dropout)
             values[op.name] = y
+        self.features = values[self.feature_tensor]
         return values[self.graph.output]
+
+    def hold_bits(self, least: int) -> None:
+        """Quantises no weight to fewer than `least` bits from now on."""
+        for layer in self.layers.values():
+            assert isinstance(layer, LinearLayer)
+            bits = max(least, layer.op.weight_bits)
+            if bits != layer.bits:
+                layer.bits = bits
+                layer.begin_learned_scale()
 
     def freeze(self) -> None:
         """Stops batch-norm statistics and activation ranges; biases move to the integer grid."""
@@ -239,6 +278,17 @@ def fused_tensor(graph: Graph) -> str:
         return joins[-1]
     maps = [op.name for op in graph.ops if max(graph.input_shapes(op)[0][:2]) > 1]
     return maps[-1] if maps else ""
+
+
+def feature_tensor(graph: Graph) -> str:
+    """The tensor whose values a teacher of features is compared in.
+
+    The fused one, or, in a network of a feature vector alone, what the output layer takes.
+    """
+    fused = fused_tensor(graph)
+    if fused:
+        return fused
+    return next(op for op in reversed(graph.ops) if graph.weight_shape(op) is not None).inputs[0]
 
 
 def _linear(net: Student, op: Linear, xs: list[Tensor]) -> Tensor:
@@ -326,7 +376,7 @@ def _integer_weights(net: Student, op: Linear, in_scale: float) -> Weights:
     assert isinstance(layer, LinearLayer)
     gain, bias = layer.folded()
     weight = layer.weight.double()
-    scale = weight_scale(layer.weight, op.weight_bits).double().view(-1)
+    scale = layer.scale().double().view(-1)
     factor = torch.ones_like(scale) if gain is None else gain.double()
     # A dead channel's scale can be so small that its bias leaves int32; its weights do not matter.
     floor = bias.double().abs() / (LARGEST_BIAS * in_scale * factor.abs().clamp_min(SMALLEST_GAIN))
