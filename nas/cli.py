@@ -20,6 +20,7 @@ from nas.importing.command import add_import_verb
 
 if TYPE_CHECKING:
     from nas.space import Space
+    from nas.training.lessons import Distil
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 DEMO_TASK, DEMO_MINUTES = "watch", 8.0
@@ -27,6 +28,7 @@ DEMO_DEVICE = "cortex-m4-64k"
 OBJECTIVES = "error,ram,flash,latency"
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 VALIDATIONS, FEW_ROWS = ("split", "cross"), 200
+DISTILS: "tuple[Distil, ...]" = ("logits", "features", "walk")  # the first is the default
 SAMPLERS = ("tpe", "nsga2", "nsga3", "gp", "random")
 
 
@@ -97,6 +99,11 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--modalities", metavar="A,B", help="use only these sensors")
     data.add_argument("--metric", choices=METRICS, default="accuracy", help="score (%(default)s)")
     data.add_argument("--teacher", metavar="MODEL.onnx", help="your own teacher instead of ours")
+    data.add_argument(
+        "--distil",
+        choices=DISTILS,
+        help=f"teach by the teacher's answers, its features too, or level by level ({DISTILS[0]})",
+    )
     data.add_argument("--no-distil", action="store_true", help="train without a teacher")
     data.add_argument(
         "--validation",
@@ -182,6 +189,13 @@ def _search(chosen: argparse.Namespace) -> int:
         )
     if chosen.teacher and chosen.no_distil:
         raise UsageError("--teacher with --no-distil: a teacher that is not used; leave one out")
+    if chosen.distil and chosen.no_distil:
+        raise UsageError(f"--distil {chosen.distil} with --no-distil: leave one out")
+    if chosen.teacher and chosen.distil == "features":
+        raise UsageError(
+            "--teacher with --distil features: an ONNX model gives answers and no features; use"
+            " --distil logits"
+        )
     demo = chosen.data is None and chosen.task is None
     task = DEMO_TASK if demo else chosen.task
     limits = (chosen.minutes, chosen.hours, chosen.trials)
@@ -208,7 +222,7 @@ def _search(chosen: argparse.Namespace) -> int:
         max_latency_ms=chosen.max_latency_ms,
         max_weight_bytes=chosen.max_weight_bytes,
         sampler=chosen.sampler,
-        distil=not chosen.no_distil,
+        distil=None if chosen.no_distil else chosen.distil or DISTILS[0],
         validation=chosen.validation,
         verify=not chosen.no_verify,
         cc=chosen.cc,

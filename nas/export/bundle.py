@@ -35,6 +35,7 @@ class Candidate:
         cost_at_8_bits: of the same graph with 8 bits in every layer.
         val_scores: of every training of this architecture, the shipped one first.
         rows: that the shipped model was trained on.
+        taught_by: `teacher` (that of run.json), `none`, or the id of the candidate that taught it.
         predicted: (n,) classes given to the test split by the shipped model.
         scores_without: sensor -> test score of the shipped model with that sensor missing.
     """
@@ -48,6 +49,7 @@ class Candidate:
     val_scores: Sequence[float]
     rows: int
     steps: int
+    taught_by: str
     predicted: NDArray[np.int64]
     scores_without: Mapping[str, float]
 
@@ -115,6 +117,7 @@ def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
             "seeds": len(candidate.val_scores),
             "rows": candidate.rows,
             "steps": candidate.steps,
+            "taught_by": candidate.taught_by,
             "val_scores": list(candidate.val_scores),
             "weights_hash": candidate.model.hash,
         },

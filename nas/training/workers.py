@@ -163,6 +163,14 @@ def train(training: Training) -> Any:
     )
 
 
+def hand_down(model: Path) -> bytes:
+    """A trained model's lessons for smaller students, a file's content, made in a worker."""
+    from nas.network.integer import load_integer_model
+    from nas.training.assistant import lessons_of, to_bytes
+
+    return to_bytes(lessons_of(prepared(), load_integer_model(model)))
+
+
 @contextmanager
 def no_interrupt() -> Iterator[None]:
     """Holds Ctrl-C back until the end of the block; processes begun in it never see it."""
