@@ -187,15 +187,7 @@ def _search(chosen: argparse.Namespace) -> int:
         raise UsageError(
             f"--objectives {chosen.objectives}: must be different ones of {OBJECTIVES}, with error"
         )
-    if chosen.teacher and chosen.no_distil:
-        raise UsageError("--teacher with --no-distil: a teacher that is not used; leave one out")
-    if chosen.distil and chosen.no_distil:
-        raise UsageError(f"--distil {chosen.distil} with --no-distil: leave one out")
-    if chosen.teacher and chosen.distil == "features":
-        raise UsageError(
-            "--teacher with --distil features: an ONNX model gives answers and no features; use"
-            " --distil logits"
-        )
+    distil = _distil(chosen)
     demo = chosen.data is None and chosen.task is None
     task = DEMO_TASK if demo else chosen.task
     limits = (chosen.minutes, chosen.hours, chosen.trials)
@@ -222,7 +214,7 @@ def _search(chosen: argparse.Namespace) -> int:
         max_latency_ms=chosen.max_latency_ms,
         max_weight_bytes=chosen.max_weight_bytes,
         sampler=chosen.sampler,
-        distil=None if chosen.no_distil else chosen.distil or DISTILS[0],
+        distil=distil,
         validation=chosen.validation,
         verify=not chosen.no_verify,
         cc=chosen.cc,
@@ -238,6 +230,20 @@ def _search(chosen: argparse.Namespace) -> int:
 
     print_front(run)
     return 0
+
+
+def _distil(chosen: argparse.Namespace) -> "Distil | None":
+    """How the teacher teaches, or None for none; UsageError where options contradict each other."""
+    if chosen.teacher and chosen.no_distil:
+        raise UsageError("--teacher with --no-distil: a teacher that is not used; leave one out")
+    if chosen.distil and chosen.no_distil:
+        raise UsageError(f"--distil {chosen.distil} with --no-distil: leave one out")
+    if chosen.teacher and chosen.distil == "features":
+        raise UsageError(
+            "--teacher with --distil features: an ONNX model gives answers and no features; use"
+            " --distil logits"
+        )
+    return None if chosen.no_distil else chosen.distil or DISTILS[0]
 
 
 def _report(chosen: argparse.Namespace) -> int:

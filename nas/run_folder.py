@@ -2,7 +2,8 @@
 
     run.json  study.db  trials.csv  front.csv  report.html
     candidates/<id>/  architecture.json model.onnx model_integer.onnx model.tflite model.npz c/
-                      verification.json verdict.json README.md
+                      verification.json verdict.json README.md; c_step/ and steps.json where the
+                      network runs step by step
     trained/<id>.npz  integer models of the search, so that nothing is trained twice
 
 Every file is written beside its place and then moved there, so a reader, a full disk or a killed
@@ -50,7 +51,11 @@ FRONT_COLUMNS = (
     "steps",
     "trial",
     "weights_hash",
+    "streamed_ram_bytes",
+    "step_cycles",
+    "last_step_cycles",
 )
+STEPWISE_COLUMNS = FRONT_COLUMNS[-3:]  # empty where a network does not run step by step
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,14 +206,14 @@ def read_front(run: Path) -> list[dict[str, str]]:
         with (run / "front.csv").open(newline="") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
-            absent = set(FRONT_COLUMNS) - set(reader.fieldnames or ())
+            absent = set(FRONT_COLUMNS) - set(reader.fieldnames or ()) - set(STEPWISE_COLUMNS)
     except OSError as error:
         raise RunError(
             f"{run / 'front.csv'}: {error.strerror}; finish the run with --resume"
         ) from None
     if absent or any(None in row.values() for row in rows):
         raise RunError(f"{run / 'front.csv'}: columns are missing; it was written by another tool")
-    return rows
+    return [dict.fromkeys(STEPWISE_COLUMNS, "") | row for row in rows]  # runs of earlier versions
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

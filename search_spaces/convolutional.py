@@ -1,31 +1,44 @@
 """Convolutional branches: one sensor in, one feature vector (1, 1, features) out.
 
-Time series and images share one family (a series is an image of height 1); a feature vector gets
-fully connected layers. Dense and depthwise-separable convolutions are both in the space: dense won
-at equal size on most of our data sets, not on all.
+Time series and images share one family (a series is an image of height 1). Dense and
+depthwise-separable convolutions are both in the space: dense won at equal size on most of our data
+sets, not on all. A branch of a series may be causal; then it can run step by step.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any, Literal, TypeAlias, get_args
 
-from nas.network.ops import Conv2d, DepthwiseConv2d, Op, Pair, Pool, Reshape, Shape, size
+from nas.network.ops import Conv2d, DepthwiseConv2d, Op, Padding, Pool, Reshape, Shape, size
 from nas.space import Sensor, Trial
+from search_spaces.branches import (
+    BITS,
+    SHORTEST_AXIS,
+    Kind,
+    Start,
+    choose,
+    choose_bits,
+    choose_int,
+    decimations,
+    dense,
+    if_equal,
+    known,
+    nearest,
+    start_decimation,
+    window,
+)
 
 Downsample: TypeAlias = Literal["stride", "average", "max"]
 Readout: TypeAlias = Literal["mean", "max", "grid"]
 
-BITS = (2, 4, 8)
 WIDTHS = (3, 4, 6, 8, 10, 12, 16, 20, 24)
 IMAGE_WIDTHS = WIDTHS[:7]  # wider stems are minutes of training for no gain that we saw
 GROWTHS = (1.0, 1.25, 1.5, 2.0)
 EMBEDDINGS = (0, 6, 8, 12, 16, 24, 32)
-DECIMATIONS = (1, 2, 4)
 KERNELS = (3, 5, 7)
-UNITS = (6, 8, 12, 16, 24, 32, 48, 64)
 MAX_DEPTH = 4
 MAX_CHANNELS = 64
-SHORTEST_AXIS = 8  # decimation leaves at least this many steps or pixels
-LONGEST_AXIS = 64  # beyond it a start decimates its input
 GRID_CELLS = {"series": 4, "image": 2}  # cells an axis that the `grid` readout keeps
 
 
@@ -52,87 +65,63 @@ class ConvBranch:
     readout: Readout
     embedding: int
     embedding_bits: int
+    causal: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `parse_conv` is its inverse. A causal branch has a word of its own."""
+        values = {k: v for k, v in asdict(self).items() if k != "causal"}
+        word = "causal" if self.causal else "conv"
+        return {**values, "branch": word, "shape": list(self.shape)}
+
+    def lower(self, ops: list[Op]) -> tuple[str, int]:
+        """Appends the operators; name and length of the feature vector."""
+        name, source, shape = self.sensor, self.sensor, self.shape
+        if self.decimation > 1:
+            source, shape = window(
+                ops, f"{name}_decimate", source, shape, self.decimation, "average"
+            )
+        for i, layer in enumerate(self.layers):
+            source, shape = _lower_layer(ops, f"{name}_conv{i}", source, shape, self, layer)
+            if layer.halve and self.downsample != "stride":
+                source, shape = window(ops, f"{name}_pool{i}", source, shape, 2, self.downsample)
+        source, features = _lower_readout(ops, self, source, shape)
+        if not self.embedding:
+            return source, features
+        dense(ops, f"{name}_embedding", source, self.embedding, self.embedding_bits)
+        return f"{name}_embedding", self.embedding
 
 
-@dataclass(frozen=True, slots=True)
-class DenseLayer:
-    """One fully connected layer with ReLU."""
-
-    units: int
-    weight_bits: int
-
-
-@dataclass(frozen=True, slots=True)
-class VectorBranch:
-    """A feature vector: fully connected layers."""
-
-    sensor: str
-    shape: Shape
-    layers: tuple[DenseLayer, ...]
-
-
-Branch: TypeAlias = ConvBranch | VectorBranch
-
-
-def choose(trial: Trial, name: str, choices: tuple[int, ...] | tuple[float, ...]) -> float:
-    """An ordered gene: Optuna sees the index, so that it can use the order."""
-    return choices[trial.suggest_int(name, 0, len(choices) - 1)]
-
-
-def choose_bits(trial: Trial, name: str) -> int:
-    """The bit-width gene of one layer."""
-    return int(choose(trial, name, BITS))
-
-
-def sample_branch(trial: Trial, sensor: Sensor, embedding: int | None) -> Branch:
-    """Draws every gene of one sensor's branch; a given `embedding` replaces the drawn one."""
-    if sensor.kind == "vector":
-        return _sample_vector(trial, sensor, embedding)
-    return _sample_conv(trial, sensor, embedding)
-
-
-def _sample_vector(trial: Trial, sensor: Sensor, embedding: int | None) -> VectorBranch:
-    depth = trial.suggest_int(f"{sensor.name}.depth", 1, 2)
-    drawn = [
-        DenseLayer(
-            int(choose(trial, f"{sensor.name}.units.{i}", UNITS)),
-            choose_bits(trial, f"{sensor.name}.bits.{i}"),
-        )
-        for i in range(2)
-    ]
-    layers = drawn[:depth]
-    if embedding is not None:
-        layers[-1] = DenseLayer(embedding, layers[-1].weight_bits)
-    return VectorBranch(sensor.name, sensor.shape, tuple(layers))
-
-
-def _sample_conv(trial: Trial, sensor: Sensor, embedding: int | None) -> ConvBranch:
-    name = sensor.name
-    decimation = int(choose(trial, f"{name}.decimation", _decimations(sensor)))
-    width = choose(trial, f"{name}.width", IMAGE_WIDTHS if sensor.kind == "image" else WIDTHS)
-    growth = choose(trial, f"{name}.growth", GROWTHS)
-    depth = trial.suggest_int(f"{name}.depth", 1, MAX_DEPTH)
+def sample_conv(
+    trial: Trial, prefix: str, sensor: Sensor, features: int | None, may_be_causal: bool = False
+) -> ConvBranch:
+    """Draws a branch; given `features` replace its embedding."""
+    decimation = choose_int(trial, f"{prefix}.decimation", decimations(sensor))
+    width = choose(trial, f"{prefix}.width", IMAGE_WIDTHS if sensor.kind == "image" else WIDTHS)
+    growth = choose(trial, f"{prefix}.growth", GROWTHS)
+    depth = trial.suggest_int(f"{prefix}.depth", 1, MAX_DEPTH)
     # A map that keeps its full size through every layer is the slowest way to the same score.
     fewest = 1 if max(sensor.shape[:2]) > SHORTEST_AXIS else 0
-    halvings = trial.suggest_int(f"{name}.halvings", fewest, MAX_DEPTH)
-    kernel = int(choose(trial, f"{name}.kernel", KERNELS[: 3 if sensor.kind == "series" else 2]))
-    downsample = trial.suggest_categorical(f"{name}.downsample", ("stride", "average", "max"))
-    separable = trial.suggest_categorical(f"{name}.convolution", ("dense", "separable"))
-    readout = trial.suggest_categorical(f"{name}.readout", ("mean", "max", "grid"))
-    drawn_embedding = int(choose(trial, f"{name}.embedding", EMBEDDINGS))
-    embedding_bits = choose_bits(trial, f"{name}.embedding_bits")
+    halvings = trial.suggest_int(f"{prefix}.halvings", fewest, MAX_DEPTH)
+    kernel = choose_int(trial, f"{prefix}.kernel", KERNELS[: 3 if sensor.kind == "series" else 2])
+    downsample = trial.suggest_categorical(f"{prefix}.downsample", get_args(Downsample))
+    separable = trial.suggest_categorical(f"{prefix}.convolution", ("dense", "separable"))
+    readout = trial.suggest_categorical(f"{prefix}.readout", get_args(Readout))
+    drawn_embedding = choose_int(trial, f"{prefix}.embedding", EMBEDDINGS)
+    embedding_bits = choose_bits(trial, f"{prefix}.embedding_bits")
+    asked = may_be_causal and sensor.kind == "series"
+    causal = asked and trial.suggest_int(f"{prefix}.causal", 0, 1) == 1
     layers = []
     for i in range(MAX_DEPTH):
-        bits = choose_bits(trial, f"{name}.bits.{i}")
+        bits = choose_bits(trial, f"{prefix}.bits.{i}")
         # The stem is dense: one filter a channel on one to six raw channels has nothing to mix.
-        depthwise = choose_bits(trial, f"{name}.depthwise_bits.{i}") if i else 0
+        depthwise = choose_bits(trial, f"{prefix}.depthwise_bits.{i}") if i else 0
         channels = min(MAX_CHANNELS, round(width * growth**i))
         layers.append(
             ConvLayer(channels, bits, depthwise if separable == "separable" else 0, i < halvings)
         )
-    units = drawn_embedding if embedding is None else embedding
+    units = drawn_embedding if features is None else features
     branch = ConvBranch(
-        name,
+        sensor.name,
         sensor.shape,
         decimation,
         kernel,
@@ -141,131 +130,52 @@ def _sample_conv(trial: Trial, sensor: Sensor, embedding: int | None) -> ConvBra
         readout,  # type: ignore[arg-type]
         units,
         embedding_bits if units else 0,
+        # A grid of positions needs the whole window: it has nothing from being causal.
+        causal and readout != "grid",
     )
     return _simplest(branch)
 
 
-def _decimations(sensor: Sensor) -> tuple[int, ...]:
-    """The factors by which a sensor's input may be averaged down."""
-    shortest = min((n for n in sensor.shape[:2] if n > 1), default=1)
-    return tuple(f for f in DECIMATIONS if f == 1 or shortest // f >= SHORTEST_AXIS)
-
-
-def start_branch(
-    sensor: Sensor,
-    width: int,
-    bits: int,
-    embedding: int,
-    downsample: Downsample,
-    readout: Readout,
-) -> dict[str, int | str]:
+def start_conv(sensor: Sensor, start: Start, embedding: int) -> dict[str, int | str]:
     """Genes of a branch that was good on every data set that we tried: dense convolutions.
 
     Every layer halves the map until a few positions are left; `average` pooling does that without
     the blind edge of a strided convolution on an even map, for four times its operations. Stem and
-    outputs have 8 bits, what lies between has `bits`.
+    outputs have 8 bits, what lies between has `start.bits`.
     """
-    name = sensor.name
-    genes: dict[str, int | str] = {}
-    if sensor.kind == "vector":
-        first = min(UNITS[-1], 6 * width)
-        units = (first, embedding or 24)
-        genes[f"{name}.depth"] = 2
-        for i in range(2):
-            genes[f"{name}.units.{i}"] = _nearest(UNITS, units[i])
-            genes[f"{name}.bits.{i}"] = BITS.index(bits)
-        return genes
-    longest = max(sensor.shape[:2])
-    decimations = _decimations(sensor)
-    enough = [i for i, f in enumerate(decimations) if longest // f <= LONGEST_AXIS]
-    decimation = enough[0] if enough else len(decimations) - 1
-    depth = 3 if longest // decimations[decimation] <= 16 else MAX_DEPTH
-    genes |= {
-        f"{name}.decimation": decimation,
-        f"{name}.width": WIDTHS.index(width),
-        f"{name}.growth": GROWTHS.index(1.5),
-        f"{name}.depth": depth,
-        f"{name}.halvings": 2 if depth == 3 else depth,
-        f"{name}.kernel": KERNELS.index(5 if sensor.kind == "series" else 3),
-        f"{name}.downsample": downsample,
-        f"{name}.convolution": "dense",
-        f"{name}.readout": readout,
-        f"{name}.embedding": EMBEDDINGS.index(embedding),
-        f"{name}.embedding_bits": BITS.index(bits),
+    decimation = start_decimation(sensor)
+    left = max(sensor.shape[:2]) // decimations(sensor)[decimation]
+    depth = 3 if left <= 16 else MAX_DEPTH
+    widths = IMAGE_WIDTHS if sensor.kind == "image" else WIDTHS
+    genes: dict[str, int | str] = {
+        "decimation": decimation,
+        "width": nearest(widths, start.width),
+        "growth": GROWTHS.index(1.5),
+        "depth": depth,
+        "halvings": 2 if depth == 3 else depth,
+        "kernel": KERNELS.index(5 if sensor.kind == "series" else 3),
+        "downsample": start.downsample,
+        "convolution": "dense",
+        "readout": start.readout if start.readout in get_args(Readout) else "mean",
+        "embedding": EMBEDDINGS.index(embedding),
+        "embedding_bits": BITS.index(start.bits),
     }
     for i in range(MAX_DEPTH):
-        genes[f"{name}.bits.{i}"] = BITS.index(bits if i else 8)
+        genes[f"bits.{i}"] = BITS.index(start.bits if i else 8)
         if i:
-            genes[f"{name}.depthwise_bits.{i}"] = BITS.index(8)
+            genes[f"depthwise_bits.{i}"] = BITS.index(8)
     return genes
-
-
-def _nearest(choices: tuple[int, ...], value: int) -> int:
-    """Index of the choice nearest to `value`."""
-    return min(range(len(choices)), key=lambda i: abs(choices[i] - value))
 
 
 def _simplest(branch: ConvBranch) -> ConvBranch:
     """The first choice of each gene whose drawn one has no effect, as on a map of one position."""
     for i, layer in enumerate(branch.layers):
         layers = (*branch.layers[:i], replace(layer, halve=False), *branch.layers[i + 1 :])
-        branch = _if_equal(branch, replace(branch, layers=layers))
-    branch = _if_equal(branch, replace(branch, downsample="stride"))
-    branch = _if_equal(branch, replace(branch, readout="mean"))
-    return _if_equal(branch, replace(branch, kernel=KERNELS[0]))
-
-
-def _if_equal(branch: ConvBranch, simpler: ConvBranch) -> ConvBranch:
-    """`simpler` if it is the same network."""
-    ops: tuple[list[Op], list[Op]] = ([], [])
-    _lower(ops[0], branch)
-    _lower(ops[1], simpler)
-    return simpler if ops[0] == ops[1] else branch
-
-
-def branch_features(branch: Branch) -> int:
-    """Length of the feature vector that `lower_branch` leaves."""
-    ops: list[Op] = []
-    shape = _lower(ops, branch)[1]
-    return shape[2]
-
-
-def lower_branch(ops: list[Op], branch: Branch) -> str:
-    """Appends the branch's operators and returns the name of its (1, 1, features) tensor."""
-    return _lower(ops, branch)[0]
-
-
-def dense(ops: list[Op], name: str, source: str, units: int, bits: int, relu: bool = True) -> str:
-    """Appends a fully connected layer: a 1x1 convolution."""
-    ops.append(Conv2d(name, (source,), units, (1, 1), (1, 1), "valid", bits, relu))
-    return name
-
-
-def _lower(ops: list[Op], branch: Branch) -> tuple[str, Shape]:
-    if isinstance(branch, VectorBranch):
-        source, units = branch.sensor, branch.shape[2]
-        for i, layer in enumerate(branch.layers):
-            source = dense(ops, f"{branch.sensor}_fc{i}", source, layer.units, layer.weight_bits)
-            units = layer.units
-        return source, (1, 1, units)
-    return _lower_conv(ops, branch)
-
-
-def _lower_conv(ops: list[Op], branch: ConvBranch) -> tuple[str, Shape]:
-    name, source, shape = branch.sensor, branch.sensor, branch.shape
-    if branch.decimation > 1:
-        source, shape = _window(
-            ops, f"{name}_decimate", source, shape, branch.decimation, "average"
-        )
-    for i, layer in enumerate(branch.layers):
-        source, shape = _lower_layer(ops, f"{name}_conv{i}", source, shape, branch, layer)
-        if layer.halve and branch.downsample != "stride":
-            source, shape = _window(ops, f"{name}_pool{i}", source, shape, 2, branch.downsample)
-    source, shape = _lower_readout(ops, branch, source, shape)
-    if branch.embedding:
-        source = dense(ops, f"{name}_embedding", source, branch.embedding, branch.embedding_bits)
-        shape = (1, 1, branch.embedding)
-    return source, shape
+        branch = if_equal(branch, replace(branch, layers=layers))
+    branch = if_equal(branch, replace(branch, downsample="stride"))
+    branch = if_equal(branch, replace(branch, readout="mean"))
+    branch = if_equal(branch, replace(branch, causal=False))
+    return if_equal(branch, replace(branch, kernel=KERNELS[0]))
 
 
 def _lower_layer(
@@ -276,11 +186,13 @@ def _lower_layer(
     kernel = (branch.kernel if height > 1 else 1, branch.kernel if width > 1 else 1)
     halve = layer.halve and branch.downsample == "stride"
     stride = (2 if halve and height > 1 else 1, 2 if halve and width > 1 else 1)
+    causal = branch.causal and kernel[1] > 1
+    padding: Padding = "causal" if causal else "same"
     if layer.depthwise_bits:
         depthwise = f"{name}_depthwise"
         ops.append(
             DepthwiseConv2d(
-                depthwise, (source,), kernel, stride, "same", layer.depthwise_bits, True
+                depthwise, (source,), kernel, stride, padding, layer.depthwise_bits, True
             )
         )
         ops.append(
@@ -290,30 +202,15 @@ def _lower_layer(
         )
     else:
         ops.append(
-            Conv2d(name, (source,), layer.channels, kernel, stride, "same", layer.weight_bits, True)
+            Conv2d(
+                name, (source,), layer.channels, kernel, stride, padding, layer.weight_bits, True
+            )
         )
-    return name, (-(-height // stride[0]), -(-width // stride[1]), layer.channels)
+    columns = width // stride[1] if causal else -(-width // stride[1])
+    return name, (-(-height // stride[0]), columns, layer.channels)
 
 
-def _window(
-    ops: list[Op],
-    name: str,
-    source: str,
-    shape: Shape,
-    factor: int,
-    function: Literal["average", "max"],
-) -> tuple[str, Shape]:
-    """A pool that divides each axis longer than one by `factor`; none if no axis is."""
-    kernel: Pair = (min(factor, shape[0]), min(factor, shape[1]))
-    if kernel == (1, 1):
-        return source, shape
-    ops.append(Pool(name, (source,), function, kernel, kernel))
-    return name, (shape[0] // kernel[0], shape[1] // kernel[1], shape[2])
-
-
-def _lower_readout(
-    ops: list[Op], branch: ConvBranch, source: str, shape: Shape
-) -> tuple[str, Shape]:
+def _lower_readout(ops: list[Op], branch: ConvBranch, source: str, shape: Shape) -> tuple[str, int]:
     """Pools the map over all positions, or over a coarse grid of them that is then flattened."""
     name = branch.sensor
     cells = (1, 1)
@@ -327,7 +224,25 @@ def _lower_readout(
         ops.append(Pool(f"{name}_readout", (source,), function, kernel, stride))
         source, shape = f"{name}_readout", (*cells, shape[2])
     if cells != (1, 1):
-        shape = (1, 1, size(shape))
-        ops.append(Reshape(f"{name}_flatten", (source,), shape))
+        ops.append(Reshape(f"{name}_flatten", (source,), (1, 1, size(shape))))
         source = f"{name}_flatten"
-    return source, shape
+    return source, size(shape)
+
+
+def parse_conv(document: Mapping[str, Any]) -> ConvBranch:
+    """Reads what `to_json` wrote; SpaceError, KeyError or TypeError for another document."""
+    values = {k: v for k, v in document.items() if k not in ("branch", "layers", "shape")}
+    known(document, "downsample", get_args(Downsample))
+    known(document, "readout", get_args(Readout))
+    layers = tuple(ConvLayer(**layer) for layer in document["layers"])
+    shape, causal = tuple(document["shape"]), document["branch"] == "causal"
+    return ConvBranch(shape=shape, layers=layers, causal=causal, **values)
+
+
+def _start_either(sensor: Sensor, start: Start, embedding: int) -> dict[str, int | str]:
+    return start_conv(sensor, start, embedding) | ({"causal": 0} if sensor.kind == "series" else {})
+
+
+CONV = Kind(("conv",), sample_conv, start_conv)
+EITHER_CONV = Kind(("conv", "causal"), partial(sample_conv, may_be_causal=True), _start_either)
+"""Convolutions that may be causal."""

@@ -22,8 +22,9 @@ from nas.run_folder import (
     write_trials,
 )
 from nas.space import architecture_id
-from search_spaces.convolutional import ConvBranch, ConvLayer, DenseLayer, VectorBranch
+from search_spaces.convolutional import ConvBranch, ConvLayer
 from search_spaces.multimodal import MultimodalStudent
+from search_spaces.vector import DenseLayer, VectorBranch
 
 NASTY = '<b>&"\'</script><img src="http://x.test/a.png">'
 CLASSES = [NASTY, "walk & run", "Ünïcode \u2028", "sit"]
@@ -44,6 +45,7 @@ def student(number: int) -> MultimodalStudent:
     branches = (series, image, vector)[: 1 + number % 3]
     fusion = "none" if len(branches) == 1 else ("add", "gate", "concat")[number // 3 % 3]
     return MultimodalStudent(
+        "conv",
         branches,
         fusion,  # type: ignore[arg-type]
         4 if fusion == "gate" else 0,
@@ -177,7 +179,7 @@ def manifest() -> dict[str, Any]:
         "metric": "accuracy",
         "teacher": {"kind": "ensemble", "hash": "e" * 16, "val_score": 0.97, "test_score": 0.96,
                     "parameters": 123456},
-        "distil": True,
+        "distil": "logits",
         "trials": {"trained": 8, "duplicate": 1, "infeasible": 3, "failed": 1},
         "hypervolume": 0.5,
         "hypervolume_reference": {"error": 1.0, "ram": 1.0, "flash": 1.0, "latency": 1.0},

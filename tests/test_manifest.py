@@ -35,7 +35,7 @@ def options(tmp_path: Path) -> Options:
         max_latency_ms=None,
         max_weight_bytes=None,
         sampler="tpe",
-        distil=True,
+        distil="logits",
         validation=None,
         verify=True,
         cc=None,
@@ -81,7 +81,7 @@ CHANGES: dict[str, Callable[[Options], Options]] = {
     "seed is 2 and was 1": lambda o: replace(o, seed=2),
     "modalities is ['wave'] and was ['wave', 'level']": lambda o: replace(o, modalities=("wave",)),
     "the content of profile cortex-m4-64k has hash": lambda o: replace(o, device="cortex-m4-64k"),
-    "distil is False and was True": lambda o: replace(o, distil=False),
+    "distil is None and was 'logits'": lambda o: replace(o, distil=None),
     "limits is [None, 7] and was [None, None]": lambda o: replace(o, max_weight_bytes=7),
     "storage is 'postgresql://u:***@h/d' and was None": lambda o: replace(
         o, storage="postgresql://u:secret@h/d"

@@ -16,7 +16,7 @@ from nas.network.graph import Graph
 from nas.network.ops import Add, Conv2d, DepthwiseConv2d, Mul, Pool
 from nas.space import Architecture, FixedTrial, Problem, Sensor, architecture_id
 from search_spaces import SPACES, multimodal
-from search_spaces.multimodal import STARTS
+from search_spaces.families import CONV_STARTS as STARTS
 
 SPACE = SPACES["conv"]
 DEVICE = load_profile("cortex-m4-64k")

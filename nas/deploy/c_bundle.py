@@ -10,14 +10,17 @@ import numpy as np
 from nas.deploy.c_text import check_prefix, identifiers
 from nas.deploy.kernel_files import files_of
 from nas.deploy.to_c import Normalisation, to_c
+from nas.deploy.to_step_c import memory_bytes
 from nas.hardware.program import Program
 from nas.hardware.workspace import check_workspace
 from nas.network import reference
 from nas.network.integer import IntegerModel
 from nas.network.numerics import Int8
+from nas.network.streaming import Stepping, run_steps
 
 TEST_VECTORS = 2
 TEMPLATES = ("main.c", "Makefile", "CMakeLists.txt", "README.md")
+STEPWISE = {"main.c": "main_step.c", "README.md": "README_step.md"}  # other templates for steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,14 @@ def c_bundle(
     about: Description,
     prefix: str = "model",
     vectors: int = TEST_VECTORS,
+    made: Stepping | None = None,
 ) -> dict[str, str]:
     """Path inside c/ -> text of every file.
 
     Args:
-        inputs: (n, height, width, channels) by modality; the first `vectors` are recorded.
+        inputs: (n, height, width, channels) by modality; the first `vectors` are recorded. Whole
+            windows, also of a model that runs step by step.
+        made: for such a model, how it does.
 
     Raises:
         RunError: a prefix that is no C identifier.
@@ -50,22 +56,25 @@ def c_bundle(
     check_prefix(prefix)
     scratch = {name: kernel.scratch_bytes for name, kernel in program.kernels.items()}
     check_workspace(program.graph, program.plan, scratch, program.workspace)
-    c = to_c(model, program, about.normalisation, prefix, about.title)
+    c = to_c(model, program, about.normalisation, prefix, about.title, made)
     names = identifiers(source.name for source in model.graph.inputs)
     values = {
         "PREFIX": prefix,
         "UPPER": prefix.upper(),
         "TITLE": about.title,
-        "ARENA": f"{program.workspace.bytes:,}",
+        "ARENA": f"{program.memory_bytes if made is None else memory_bytes(program):,}",
         "CLASSES": ", ".join(about.classes),
-        "COPIES": "\n".join(_copy(prefix, name) for name in names.values()),
+        "COPIES": "\n".join(_copy(prefix, *name, made) for name in names.items()),
         "EXAMPLE": "\n".join(_example(prefix, source, about) for source in names.items()),
     }
-    files = {name: _filled(name, values) for name in TEMPLATES}
+    others = STEPWISE if made is not None else {}
+    files = {name: _filled(others.get(name, name), values) for name in TEMPLATES}
+    taken = {name: inputs[name][:vectors] for name in names}
+    expected = reference.run(model, taken) if made is None else run_steps(model, made, taken)
     files |= {
         f"{prefix}.h": c.header,
         f"{prefix}.c": c.source,
-        "test_vectors.h": _vectors(model, inputs, names, vectors),
+        "test_vectors.h": _vectors(taken, names, expected),
     }
     planes = [k.plane for k in program.kernels.values() if k.plane is not None]
     kernels = {"names.h": _names(prefix)}  # written first, so that a torn bundle is known as one
@@ -79,9 +88,13 @@ def _filled(name: str, values: Mapping[str, str]) -> str:
     return re.sub("@([A-Z]+)@", lambda match: values[match[1]], text)
 
 
-def _copy(prefix: str, name: str) -> str:
-    place = f"{prefix}_input_{name}"
-    return f"        copy({place}(arena), vectors_{name}[n], {place.upper()}_SIZE);"
+def _copy(prefix: str, name: str, identifier: str, made: Stepping | None) -> str:
+    place = f"{prefix}_input_{identifier}"
+    size, vectors = f"{place.upper()}_SIZE", f"vectors_{identifier}[n]"
+    if made is None:
+        return f"        copy({place}(arena), {vectors}, {size});"
+    moved = f" + step * {size}" if name in made.series else ""
+    return f"            copy({place}(state), {vectors}{moved}, {size});"
 
 
 def _names(prefix: str) -> str:
@@ -99,12 +112,9 @@ def _example(prefix: str, names: tuple[str, str], about: Description) -> str:
     return f"/* write int8 values to {prefix}_input_{identifier}(arena) */"
 
 
-def _vectors(
-    model: IntegerModel, inputs: Mapping[str, Int8], names: Mapping[str, str], most: int
-) -> str:
-    taken = {name: inputs[name][:most] for name in names}
-    count = len(next(iter(taken.values())))
-    arrays = [("expected", reference.run(model, taken))]
+def _vectors(taken: Mapping[str, Int8], names: Mapping[str, str], expected: Int8) -> str:
+    count = len(expected)
+    arrays = [("expected", expected)]
     arrays += [(f"vectors_{identifier}", taken[name]) for name, identifier in names.items()]
     lines = [
         "/* Recorded inputs and the outputs that they must give. */",

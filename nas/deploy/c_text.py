@@ -66,6 +66,11 @@ def integers(name: str, values: NDArray[np.int32]) -> str:
     return _array("int32_t", name, texts, WORDS_A_LINE)
 
 
+def shorts(name: str, values: NDArray[np.int16]) -> str:
+    """A constant array of int16."""
+    return _array("int16_t", name, [str(v) for v in values.tolist()], OCTETS_A_LINE)
+
+
 def octets(name: str, values: NDArray[np.int8]) -> str:
     """A constant array of int8."""
     return _array("int8_t", name, [str(v) for v in values.tolist()], OCTETS_A_LINE)

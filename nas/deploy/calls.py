@@ -7,37 +7,58 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.deploy.c_text import integers, octets, words
-from nas.hardware.program import Program
+from nas.deploy.c_text import integers, octets, shorts, words
+from nas.errors import GraphError
+from nas.hardware.program import Program, in_words
 from nas.network.integer import IntegerModel
 from nas.network.numerics import quantise_multiplier
 from nas.network.ops import (
     Add,
+    Attention,
     Concat,
     Conv2d,
     DepthwiseConv2d,
+    History,
+    LastStep,
     Mul,
     Op,
     Pad,
     Pool,
+    Positions,
     Reshape,
+    Running,
+    SelectiveScan,
     Shape,
     Table,
     size,
     window_padding,
 )
 from nas.network.reference import add_factors, row_of
+from nas.network.sequence_reference import attention_factors, decay_table, scan_factors
+from nas.network.softmax import exponentials
 from nas.packing import by_bits, pack_conv, pack_depthwise
 from nas.packing.channels import channels_of
+
+MOST_SKIP = 1 << 22  # times an input it leaves room for what the states add, and for doubling
 
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Constant definitions and statements; `functions` are the kernels called, without prefix."""
+    """One operator's part of the source.
+
+    Attributes:
+        constants: definitions.
+        statements: the calls of its kernels.
+        functions: those kernels, without prefix.
+        resets: statements that bring its state to what it is before the first run.
+        reset_functions: the kernels that those call.
+    """
 
     constants: tuple[str, ...]
     statements: tuple[str, ...]
     functions: tuple[str, ...]
+    resets: tuple[str, ...] = ()
+    reset_functions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +75,10 @@ class Emitter:
     def scratch(self, op: Op) -> str:
         """The place of an operator's working memory."""
         return f"a + {self.program.workspace.offsets.get(op.name, 0)}"
+
+    def state(self, op: Op, offset: int = 0) -> str:
+        """The place of what an operator keeps from one run to the next."""
+        return f"a + {self.program.state_offsets[op.name] + offset}"
 
     def shape(self, tensor: str) -> Shape:
         """(height, width, channels) of a tensor."""
@@ -226,7 +251,106 @@ def _reshape(e: Emitter, op: Reshape, name: str) -> Calls:
     if x == y:
         return Calls((), (), ())
     count = size(e.shape(op.name))
-    return Calls((), (_copy(x, count, y, count, count, 1),), ("copy_rows",))
+    return Calls((), (_run(x, y, count),), ("copy_rows",))
+
+
+def _attention(e: Emitter, op: Attention, name: str) -> Calls:
+    (_, queries, width), steps = e.shape(op.name), e.shape(op.inputs[1])[1]
+    to_scores, softmax_scale, to_output = attention_factors(e.model, op)
+    fields = [f"{name}_exponentials", queries, steps, width, op.heads, _factor(to_scores)]
+    fields += [_factor(to_output), e.zero(op.name)]
+    places = [*map(e.at, (*op.inputs, op.name)), e.scratch(op)]
+    return Calls(
+        (
+            integers(f"{name}_exponentials", exponentials(softmax_scale).astype(np.int32)),
+            f"static const nas_attention {name} = {{{', '.join(map(str, fields))}}};",
+        ),
+        (f"NAS(attention)(&{name}, {', '.join(places)});",),
+        ("attention",),
+    )
+
+
+def _scan(e: Emitter, op: SelectiveScan, name: str) -> Calls:
+    (_, steps, channels), states = e.shape(op.name), e.shape(op.inputs[2])[2]
+    skip = e.model.weights[op.name].bias
+    if (worst := int(np.abs(skip.astype(np.int64)).max())) > MOST_SKIP:
+        raise GraphError(
+            f"{op.name}: a skip of {worst} steps is beyond {MOST_SKIP}, the most that the kernel's"
+            " 32-bit sums hold; train it with larger scales of b and c"
+        )
+    factors = map(_factor, scan_factors(e.model, op))
+    fields = [f"{name}_decay", f"{name}_skip", steps, channels, states, e.zero(op.name), *factors]
+    decay = decay_table(e.model.scales[op.inputs[1]].scale)
+    carried = op.name in e.program.state_offsets
+    inputs = f"&(nas_scan_inputs){{{', '.join(map(e.at, op.inputs))}}}"
+    last = e.state(op) if carried else "0"
+    return Calls(
+        (
+            shorts(f"{name}_decay", decay),
+            integers(f"{name}_skip", skip),
+            f"static const nas_scan {name} = {{{', '.join(map(str, fields))}}};",
+        ),
+        (f"NAS(selective_scan)(&{name}, {inputs}, {e.at(op.name)}, {e.scratch(op)}, {last});",),
+        ("selective_scan",),
+        *(_filled(e, op, 0, 2 * channels * states) if carried else ()),
+    )
+
+
+def _filled(e: Emitter, op: Op, value: int, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return (f"NAS(fill)({e.state(op)}, {value}, {count});",), ("fill",)
+
+
+def _positions(e: Emitter, op: Positions, name: str) -> Calls:
+    """An addition whose second input lies in Flash, in words: kernels read it four by four."""
+    source, out = op.inputs[0], op.name
+    values = e.model.weights[out].values.ravel()
+    held = np.zeros(in_words(values.size), np.int8)
+    held[: values.size] = values
+    factors = ", ".join(map(_factor, add_factors(e.model, op)))
+    zeros = f"{e.zero(source)}, 0, {e.zero(out)}"
+    places = f"{e.at(source)}, (const int8_t *){name}_values, {e.at(out)}"
+    return Calls(
+        (
+            words(f"{name}_values", held.view(np.uint32)),
+            f"static const nas_add {name} = {{{factors}, {zeros}, -128}};",
+        ),
+        (f"NAS(add)(&{name}, {places}, {values.size});",),
+        ("add",),
+    )
+
+
+def _last_step(e: Emitter, op: LastStep, name: str) -> Calls:
+    _, steps, channels = e.shape(op.inputs[0])
+    source = e.at(op.inputs[0], (steps - 1) * channels)
+    return Calls((), (_run(source, e.at(op.name), channels),), ("copy_rows",))
+
+
+def _run(x: str, y: str, count: int) -> str:
+    return _copy(x, count, y, count, count, 1)
+
+
+def _history(e: Emitter, op: History, name: str) -> Calls:
+    _, steps, channels = e.shape(op.inputs[0])
+    old, new = op.steps * channels, steps * channels
+    statements = (
+        _run(e.state(op), e.at(op.name), old),
+        _run(e.at(op.inputs[0]), e.at(op.name, old), new),
+        _run(e.at(op.name, new), e.state(op), old),
+    )
+    return Calls((), statements, ("copy_rows",), *_filled(e, op, e.zero(op.name), old))
+
+
+def _running(e: Emitter, op: Running, name: str) -> Calls:
+    _, steps, channels = e.shape(op.inputs[0])
+    function = f"running_{op.function}"
+    first, count = (0, 4 * channels) if op.function == "average" else (-128, channels)
+    call = f"NAS({function})(&{name}, {e.at(op.inputs[0])}, {e.at(op.name)}, {e.state(op)});"
+    return Calls(
+        (f"static const nas_running {name} = {{{steps}, {channels}, {op.frames * steps}}};",),
+        (call,),
+        (function,),
+        *_filled(e, op, first, count),
+    )
 
 
 ROWS: dict[type[Op], Callable[[Emitter, Any, str], Calls]] = {
@@ -239,4 +363,10 @@ ROWS: dict[type[Op], Callable[[Emitter, Any, str], Calls]] = {
     Table: _table,
     Pad: _pad,
     Reshape: _reshape,
+    Attention: _attention,
+    SelectiveScan: _scan,
+    Positions: _positions,
+    LastStep: _last_step,
+    History: _history,
+    Running: _running,
 }

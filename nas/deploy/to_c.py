@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nas.deploy.c_text import comment, decimal, identifiers
-from nas.deploy.calls import Emitter, calls_of
+from nas.deploy.calls import Calls, Emitter, calls_of
+from nas.deploy.to_step_c import HeaderText, step_functions, step_text
 from nas.hardware.program import Program
 from nas.network.graph import Input
 from nas.network.integer import IntegerModel, Scale
 from nas.network.ops import size
+from nas.network.streaming import Stepping
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,12 @@ def to_c(
     normalisation: Mapping[str, Normalisation],
     prefix: str = "model",
     title: str = "A generated model.",
+    made: Stepping | None = None,
 ) -> CSource:
     """The C of a model; `normalisation` by input gives those inputs a function for real values.
+
+    Args:
+        made: where the model is one that runs step by step, how.
 
     Raises:
         GraphError: numbers that the kernels do not hold (`packing.channels`).
@@ -57,20 +63,30 @@ def to_c(
     lines = [f'#include "{prefix}.h"', "", '#include "kernels/kernels.h"', *_planes(program)]
     for call in calls:
         lines += [text for constant in call.constants for text in ("", constant)]
-    lines += ["", *_stopping(prefix), f"void {prefix}_run(void *arena) {{"]
+    if made is None:
+        lines += _run_function(prefix, program, calls)
+    else:
+        lines += step_functions(prefix, program, calls, made)
+    memory = "arena" if made is None else "state"
+    lines += _dequantise(prefix, memory)
+    inputs = identifiers(source.name for source in model.graph.inputs)
+    for source in model.graph.inputs:
+        if source.name in normalisation:
+            lines += _quantise(prefix, inputs[source.name], normalisation[source.name], memory)
+    functions = {name for call in calls for name in call.functions}
+    functions |= {name for call in calls for name in call.reset_functions}
+    header = _header(model, program, normalisation, prefix, title, made)
+    return CSource(header, "\n".join([*lines, ""]), frozenset(functions))
+
+
+def _run_function(prefix: str, program: Program, calls: Sequence[Calls]) -> list[str]:
+    lines = ["", *_stopping(prefix), f"void {prefix}_run(void *arena) {{"]
     lines += ["    int8_t *const a = arena;", "    (void)a;"]
     for step, (op, call) in enumerate(zip(program.ops, calls, strict=True), 1):
         lines += ["", f"    /* {comment(op.name)} */"]
         lines += [f"    {statement}" for statement in call.statements]
         lines += [f"    STOP_AFTER({step}u);"]
-    lines += ["}", *_dequantise(prefix)]
-    inputs = identifiers(source.name for source in model.graph.inputs)
-    for source in model.graph.inputs:
-        if source.name in normalisation:
-            lines += _quantise(prefix, inputs[source.name], normalisation[source.name])
-    functions = frozenset(name for call in calls for name in call.functions)
-    header = _header(model, program, normalisation, prefix, title)
-    return CSource(header, "\n".join([*lines, ""]), functions)
+    return [*lines, "}"]
 
 
 def _planes(program: Program) -> list[str]:
@@ -103,15 +119,15 @@ def _header(
     normalisation: Mapping[str, Normalisation],
     prefix: str,
     title: str,
+    made: Stepping | None,
 ) -> str:
     upper, graph = prefix.upper(), model.graph
-    arena, activations = program.workspace.bytes, program.plan.arena_bytes
+    memory = "arena" if made is None else "state"
     names = identifiers(source.name for source in graph.inputs)
+    use = _run_text(prefix, program) if made is None else step_text(prefix, program, made)
     lines = [
         f"/* {comment(title)}",
-        " *",
-        f" * Put int8 values at {prefix}_input_<name>(arena), call {prefix}_run(arena), read the",
-        f" * logits at {prefix}_output(arena): the largest is the class. A run overwrites inputs.",
+        *use.summary,
         " */",
         f"#ifndef {upper}_H",
         f"#define {upper}_H",
@@ -122,25 +138,40 @@ def _header(
         'extern "C" {',
         "#endif",
         "",
-        f"/* What the caller gives, aligned to 4 bytes: {activations} of activations, the rest for",
-        " * the kernels to work in. */",
-        f"#define {upper}_ARENA_BYTES {arena}u",
-        "",
-        "/* One inference; the arena holds the inputs before and the output after it. */",
-        f"void {prefix}_run(void *arena);",
+        *use.declarations,
         *_tensor(prefix, "output", graph.shapes[graph.output], program, graph.output, model),
-        f"static inline const int8_t *{prefix}_output(const void *arena) {{",
-        f"    return (const int8_t *)arena + {upper}_OUTPUT_OFFSET;",
+        f"static inline const int8_t *{prefix}_output(const void *{memory}) {{",
+        f"    return (const int8_t *){memory} + {upper}_OUTPUT_OFFSET;",
         "}",
         "",
         "/* The logits as real numbers. */",
-        f"void {prefix}_dequantise(const void *arena, float logits[{upper}_OUTPUT_SIZE]);",
+        f"void {prefix}_dequantise(const void *{memory}, float logits[{upper}_OUTPUT_SIZE]);",
     ]
     for source in graph.inputs:
-        name = names[source.name]
-        lines += _input(prefix, name, source, program, model, source.name in normalisation)
+        name, normalised = names[source.name], source.name in normalisation
+        lines += _input(prefix, name, source, program, model, normalised, memory)
     lines += ["", "#ifdef __cplusplus", "}", "#endif"]
     return "\n".join([*lines, "", "#endif", ""])
+
+
+def _run_text(prefix: str, program: Program) -> HeaderText:
+    upper, activations = prefix.upper(), program.plan.arena_bytes
+    return HeaderText(
+        [
+            " *",
+            f" * Put int8 values at {prefix}_input_<name>(arena), call {prefix}_run(arena), read",
+            f" * the logits at {prefix}_output(arena): the largest is the class. A run overwrites",
+            " * the inputs.",
+        ],
+        [
+            f"/* What the caller gives, aligned to 4 bytes: {activations} of activations, the rest",
+            " * for the kernels to work in. */",
+            f"#define {upper}_ARENA_BYTES {program.workspace.bytes}u",
+            "",
+            "/* One inference; the arena holds the inputs before and the output after it. */",
+            f"void {prefix}_run(void *arena);",
+        ],
+    )
 
 
 def _tensor(
@@ -173,29 +204,30 @@ def _input(
     program: Program,
     model: IntegerModel,
     normalised: bool,
+    memory: str,
 ) -> list[str]:
     upper = f"{prefix}_input_{name}".upper()
     lines = [
         *_tensor(prefix, f"input_{name}", source.shape, program, source.name, model),
-        f"static inline int8_t *{prefix}_input_{name}(void *arena) {{",
-        f"    return (int8_t *)arena + {upper}_OFFSET;",
+        f"static inline int8_t *{prefix}_input_{name}(void *{memory}) {{",
+        f"    return (int8_t *){memory} + {upper}_OFFSET;",
         "}",
     ]
     if normalised:
         lines += [
             "",
             "/* Normalises real values by the training data's mean and deviation; quantises. */",
-            f"void {prefix}_quantise_{name}(void *arena, const float values[{upper}_SIZE]);",
+            f"void {prefix}_quantise_{name}(void *{memory}, const float values[{upper}_SIZE]);",
         ]
     return lines
 
 
-def _dequantise(prefix: str) -> list[str]:
+def _dequantise(prefix: str, memory: str) -> list[str]:
     upper = f"{prefix}_output".upper()
     return [
         "",
-        f"void {prefix}_dequantise(const void *arena, float logits[{upper}_SIZE]) {{",
-        f"    const int8_t *output = {prefix}_output(arena);",
+        f"void {prefix}_dequantise(const void *{memory}, float logits[{upper}_SIZE]) {{",
+        f"    const int8_t *output = {prefix}_output({memory});",
         f"    for (uint32_t i = 0; i < {upper}_SIZE; i++) {{",
         f"        logits[i] = (float)(output[i] - {upper}_ZERO_POINT) * {upper}_SCALE;",
         "    }",
@@ -203,15 +235,15 @@ def _dequantise(prefix: str) -> list[str]:
     ]
 
 
-def _quantise(prefix: str, name: str, held: Normalisation) -> list[str]:
+def _quantise(prefix: str, name: str, held: Normalisation, memory: str) -> list[str]:
     """Rounds half to even: adding 1.5 * 2^23 leaves a float32 no fraction."""
     upper, count = f"{prefix}_input_{name}".upper(), len(held.mean)
     return [
         "",
-        f"void {prefix}_quantise_{name}(void *arena, const float values[{upper}_SIZE]) {{",
+        f"void {prefix}_quantise_{name}(void *{memory}, const float values[{upper}_SIZE]) {{",
         f"    static const float mean[{count}] = {{{', '.join(map(decimal, held.mean))}}};",
         f"    static const float std[{count}] = {{{', '.join(map(decimal, held.std))}}};",
-        f"    int8_t *input = {prefix}_input_{name}(arena);",
+        f"    int8_t *input = {prefix}_input_{name}({memory});",
         f"    for (uint32_t i = 0; i < {upper}_SIZE; i++) {{",
         f"        const float real = (values[i] - mean[i % {count}u]) / std[i % {count}u];",
         f"        float q = real / {upper}_SCALE;",

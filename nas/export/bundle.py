@@ -18,9 +18,12 @@ from nas.hardware.budget import price
 from nas.hardware.cost import Cost
 from nas.hardware.profile import Profile
 from nas.hardware.program import Program
+from nas.hardware.stepwise import Stepwise
 from nas.network.graph import Graph
 from nas.network.integer import IntegerModel
+from nas.network.numerics import Int8
 from nas.network.ops import Conv2d, DepthwiseConv2d
+from nas.network.streaming import step_model
 from nas.run_folder import write_atomic, write_json
 
 SMALLEST_GROUP = 5  # rows below which a subject's score says nothing
@@ -33,6 +36,7 @@ class Candidate:
     Attributes:
         document: the architecture's JSON, its space by name among the rest.
         cost_at_8_bits: of the same graph with 8 bits in every layer.
+        stepwise: the form that runs step by step, where there is one.
         val_scores: of every training of this architecture, the shipped one first.
         rows: that the shipped model was trained on.
         taught_by: `teacher` (that of run.json), `none`, or the id of the candidate that taught it.
@@ -46,6 +50,7 @@ class Candidate:
     program: Program
     cost: Cost
     cost_at_8_bits: Cost
+    stepwise: Stepwise | None
     val_scores: Sequence[float]
     rows: int
     steps: int
@@ -78,7 +83,17 @@ def write_candidate(run: Path, candidate: Candidate, task: Task) -> Path:
     inputs = {m.name: _input(m) for m in task.modalities if m.name in used}
     about = describe(f"Candidate {candidate.id}", task.class_names, inputs)
     write_c(folder / "c", c_bundle(model, candidate.program, vectors, about))
+    if candidate.stepwise is not None:
+        write_c(folder / "c_step", step_bundle(model, candidate.stepwise, vectors, about))
     return folder
+
+
+def step_bundle(
+    model: IntegerModel, held: Stepwise, inputs: Mapping[str, Int8], about: Description
+) -> dict[str, str]:
+    """The files of a windowed model's stepwise form; `inputs` are whole windows."""
+    stepped = step_model(model, held.made)
+    return c_bundle(stepped, held.program, inputs, about, made=held.made)
 
 
 def describe(title: str, classes: Sequence[str], inputs: Mapping[str, Any]) -> Description:
@@ -113,6 +128,7 @@ def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
         "cost": candidate.cost.to_json(),
         "at_8_bits": weights_and_cycles(candidate.cost_at_8_bits),
         "plan": candidate.program.plan.to_json(),
+        "stepwise": _describe_steps(candidate.stepwise),
         "training": {
             "seeds": len(candidate.val_scores),
             "rows": candidate.rows,
@@ -124,6 +140,21 @@ def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
         "groups": _worst_group(candidate.predicted, task),
         "confusion": confusion.tolist(),
         "missing_sensors": {name: {"score": s} for name, s in candidate.scores_without.items()},
+    }
+
+
+def _describe_steps(held: Stepwise | None) -> dict[str, Any] | None:
+    if held is None:
+        return None
+    return {
+        "step_readings": held.made.frame_steps,
+        "window_steps": held.made.frames,
+        "state_bytes": held.made.state_bytes,
+        "memory_bytes": held.memory_bytes,
+        "ram_bytes": held.ram_bytes,
+        "flash_bytes": held.flash_bytes,
+        "step_cycles": held.step_cycles,
+        "last_step_cycles": held.last_step_cycles,
     }
 
 

@@ -195,14 +195,14 @@ def run_bundle(
     run = f"{prefix_of(folder)}_run"
     with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
         elf = Path(scratch) / "firmware.elf"
-        memory = link(folder, program, bench, elf)
+        memory = link(folder, program.memory_bytes, [run], bench, elf)
         with Machine(elf, memory, has_fpu=bench.profile.has_fpu, cache=bench.cache) as machine:
             got = _outputs(machine, run, program, inputs)
             measurement = machine.measure(
                 run,
                 (ARENA,),
-                writes=_writes(machine, program, inputs, 0),
-                reads=[_output_place(machine, program)],  # which must be equal in both its runs
+                writes=writes(machine, program, inputs, 0),
+                reads=[output_place(machine, program)],  # which must be equal in both its runs
                 marks=machine.image.returns(run) if by_call else (),
             )
             return Emulated(got, measurement, machine.image)
@@ -245,14 +245,22 @@ def _figures(cost: Cost, got: Emulated, wait_states: int) -> dict[str, Any]:
 
 
 def link(
-    folder: Path, program: Program, bench: Bench, out: Path, defines: Sequence[str] = ()
+    folder: Path,
+    arena_bytes: int,
+    functions: Sequence[str],
+    bench: Bench,
+    out: Path,
+    defines: Sequence[str] = (),
 ) -> Memory:
     """Links the bundle in `folder` with an arena of its own, in exactly the profile's budget.
 
     What the arena leaves of the RAM is the stack.
+
+    Args:
+        functions: that are called from outside.
     """
     profile, prefix = bench.profile, prefix_of(folder)
-    words = -(-program.workspace.bytes // 4)
+    words = -(-arena_bytes // 4)
     left = profile.ram_budget_bytes - 4 * words - 4 * len(defines)
     memory = Memory(profile.flash_budget_bytes, profile.ram_budget_bytes, max(8, left // 8 * 8))
     kernels = folder / "kernels"
@@ -264,7 +272,7 @@ def link(
             out,
             memory,
             has_fpu=profile.has_fpu,
-            roots=[f"{prefix}_run", ARENA],
+            roots=[*functions, ARENA],
             cache=bench.cache,
             include=[folder],
             defines=[f"ARENA_WORDS={words}", *defines],
@@ -272,9 +280,10 @@ def link(
     return memory
 
 
-def _writes(
+def writes(
     machine: Machine, program: Program, inputs: Mapping[str, Int8], row: int
 ) -> list[tuple[int | str, bytes]]:
+    """Address and bytes of every input."""
     arena = machine.image.symbol(ARENA).address
     return [
         (arena + program.plan.offsets[i.name], inputs[i.name][row].tobytes())
@@ -282,7 +291,7 @@ def _writes(
     ]
 
 
-def _output_place(machine: Machine, program: Program) -> tuple[int, int]:
+def output_place(machine: Machine, program: Program) -> tuple[int, int]:
     """Address and bytes of the logits."""
     output = program.graph.output
     arena = machine.image.symbol(ARENA).address
@@ -297,8 +306,8 @@ def _outputs(machine: Machine, run: str, program: Program, inputs: Mapping[str, 
         returned = machine.run(
             run,
             (ARENA,),
-            writes=_writes(machine, program, inputs, row),
-            reads=[_output_place(machine, program)],
+            writes=writes(machine, program, inputs, row),
+            reads=[output_place(machine, program)],
         )
         rows.append(np.frombuffer(returned.outputs[0], np.int8).reshape(shape))
     return np.stack(rows)
@@ -315,7 +324,8 @@ def find_difference(
     prefix = prefix_of(folder)
     with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
         elf = Path(scratch) / "steps.elf"
-        memory = link(folder, program, bench, elf, [f"{prefix.upper()}_STEPS"])
+        run, stops = f"{prefix}_run", f"{prefix.upper()}_STEPS"
+        memory = link(folder, program.memory_bytes, [run], bench, elf, [stops])
         with Machine(elf, memory, has_fpu=bench.profile.has_fpu, cache=bench.cache) as machine:
             for row in range(len(next(iter(inputs.values())))):
                 one = {name: values[row : row + 1] for name, values in inputs.items()}
@@ -341,7 +351,7 @@ def _first_difference(
             f"{prefix}_run",
             (ARENA,),
             writes=[
-                *_writes(machine, program, one, 0),
+                *writes(machine, program, one, 0),
                 (f"{prefix}_steps", step.to_bytes(4, "little")),
             ],
             reads=[(arena + program.plan.offsets[op.name], wanted.size)],

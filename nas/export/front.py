@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from nas.data.task import Task
 from nas.export.bundle import Candidate, at_8_bits, write_candidate
 from nas.hardware.budget import price
+from nas.hardware.stepwise import Stepwise, stepwise
 from nas.network.integer import load_integer_model
-from nas.run_folder import CostSummary, read_front, write_front
+from nas.run_folder import STEPWISE_COLUMNS, CostSummary, read_front, write_front
 from nas.search.finals import Finalist, shipped_file
 from nas.search.rules import Rules, nondominated
 from nas.training import metrics
@@ -101,6 +102,7 @@ def _export(
         priced.program,
         priced.cost,
         at_8_bits(model.graph, rules.profile),
+        stepwise(model.graph, rules.profile),
         finalist.val_scores,
         rows,
         steps,
@@ -122,7 +124,16 @@ def _export(
         "steps": steps,
         "trial": record.number,
         "weights_hash": model.hash,
+        **step_columns(stepwise(model.graph, rules.profile)),
     }
+
+
+def step_columns(held: Stepwise | None) -> dict[str, Any]:
+    """The front's columns of the stepwise form, as predicted."""
+    if held is None:
+        return dict.fromkeys(STEPWISE_COLUMNS, "")
+    values = (held.ram_bytes, held.step_cycles, held.last_step_cycles)
+    return dict(zip(STEPWISE_COLUMNS, values, strict=True))
 
 
 def _score(

@@ -44,7 +44,7 @@ class Cost:
     Attributes:
         arena_bytes: peak of the planned activations, inputs and outputs included; exact.
         weight_bytes: packed weights, biases, requantisation constants, tables; exact.
-        ram_bytes: arena, working memory and stack of the linked program; predicted.
+        ram_bytes: arena, working memory, states and stack of the linked program; predicted.
         flash_bytes: the linked program: start-up, code, constants, weights; predicted.
         latency_s: predicted cycles / clock.
         energy_j: latency x active current x supply voltage of the profile.
@@ -106,7 +106,7 @@ def estimate(program: Program, profile: Profile) -> Cost:
     return Cost(
         arena_bytes=program.plan.arena_bytes,
         weight_bytes=sum(op.weight_bytes for op in per_op),
-        ram_bytes=program.workspace.bytes + _stack_bytes(works, costs),
+        ram_bytes=program.memory_bytes + _stack_bytes(works, costs),
         flash_bytes=_flash_bytes(program, works, costs),
         latency_s=latency,
         energy_j=latency * profile.active_current_a * profile.supply_voltage_v,

@@ -14,14 +14,20 @@ from nas.hardware.workspace import Workspace, place_scratch
 from nas.network.graph import Graph
 from nas.network.ops import (
     Add,
+    Attention,
     Concat,
     Conv2d,
     DepthwiseConv2d,
+    History,
+    LastStep,
     Mul,
     Op,
     Pad,
     Pool,
+    Positions,
     Reshape,
+    Running,
+    SelectiveScan,
     Table,
     size,
     window_padding,
@@ -31,6 +37,9 @@ from nas.packing import by_bits, pack_conv, pack_depthwise
 TILE = 4  # output positions that a convolution's kernel computes side by side
 STAGED_FROM = 2 * TILE  # positions from which weights are read often enough to be staged
 ADD_BYTES, MUL_BYTES, TABLE_BYTES = 28, 12, 256  # sizeof(nas_add), sizeof(nas_mul), entries
+ATTENTION_BYTES, EXPONENTIAL_BYTES = 32, 4 * 256  # sizeof(nas_attention), its table
+SCAN_BYTES, DECAY_BYTES, RUNNING_BYTES = 32, 2 * 256, 8  # sizeof(nas_scan), its table, nas_running
+MOST_STEPS = 4095  # whose exponentials a sum of 32 bits holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +61,20 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Program:
-    """A graph, its memory plan, the kernel of every operator and where their scratch lies."""
+    """A graph, its memory plan, the kernel of every operator and where their memory lies.
+
+    Attributes:
+        state_offsets: operator -> first byte of what it keeps from one run to the next, behind the
+            workspace.
+        memory_bytes: the whole: workspace and states.
+    """
 
     graph: Graph
     plan: MemoryPlan
     kernels: Mapping[str, Kernel]
     workspace: Workspace
+    state_offsets: Mapping[str, int]
+    memory_bytes: int
 
     @cached_property
     def ops(self) -> tuple[Op, ...]:
@@ -88,7 +105,13 @@ def program_of(
             if isinstance(op, Conv2d) and size(graph.shapes[op.name][:2]) >= STAGED_FROM
         }
     workspace = place_scratch(graph, plan, scratch, stageable, staging_bytes)
-    return Program(graph, plan, kernels, workspace)
+    state_offsets, end = {}, workspace.bytes
+    for op in graph.ops:
+        held = graph.state_bytes(op)
+        if held > 0:
+            state_offsets[op.name] = end
+            end += in_words(held)
+    return Program(graph, plan, kernels, workspace, state_offsets, end)
 
 
 def kernel_of(op: Op, graph: Graph) -> Kernel:
@@ -141,6 +164,27 @@ def _depthwise(op: DepthwiseConv2d, graph: Graph) -> Kernel:
     )
 
 
+def in_words(count: int) -> int:
+    """`count` bytes, the last word filled up."""
+    return -(-count // 4) * 4
+
+
+def _attention(op: Attention, graph: Graph) -> Kernel:
+    steps = graph.shapes[op.inputs[1]][1]
+    if steps > MOST_STEPS:
+        raise UnsupportedOp(
+            f"{op.name}: attention over {steps} steps has no kernel, only up to {MOST_STEPS};"
+            " shorten the series by a stride before it"
+        )
+    return Kernel("attention", ATTENTION_BYTES + EXPONENTIAL_BYTES, in_words(steps))
+
+
+def _scan(op: SelectiveScan, graph: Graph) -> Kernel:
+    states, channels = graph.shapes[op.inputs[2]][2], graph.shapes[op.name][2]
+    scratch = 0 if op.carry else in_words(2 * states)
+    return Kernel("selective_scan", SCAN_BYTES + DECAY_BYTES + 4 * channels, scratch)
+
+
 CHOICES: dict[type[Op], Callable[[Any, Graph], Kernel]] = {
     Conv2d: _conv,
     DepthwiseConv2d: _depthwise,
@@ -151,4 +195,10 @@ CHOICES: dict[type[Op], Callable[[Any, Graph], Kernel]] = {
     Table: lambda op, graph: Kernel("look_up", TABLE_BYTES),
     Pad: lambda op, graph: Kernel("pad"),
     Reshape: lambda op, graph: Kernel("reshape"),
+    Attention: _attention,
+    SelectiveScan: _scan,
+    Positions: lambda op, graph: Kernel("add", ADD_BYTES + in_words(size(graph.shapes[op.name]))),
+    LastStep: lambda op, graph: Kernel("last_step"),
+    History: lambda op, graph: Kernel("history"),
+    Running: lambda op, graph: Kernel(f"running_{op.function}", RUNNING_BYTES),
 }

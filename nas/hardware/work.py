@@ -14,15 +14,21 @@ from nas.hardware.gathering import gathering
 from nas.hardware.program import TILE, Program
 from nas.network.ops import (
     Add,
+    Attention,
     Concat,
     Conv2d,
     DepthwiseConv2d,
+    History,
+    LastStep,
     Mul,
     Op,
     Pad,
     Pair,
     Pool,
+    Positions,
     Reshape,
+    Running,
+    SelectiveScan,
     Shape,
     Table,
     size,
@@ -202,6 +208,55 @@ def _depthwise(op: DepthwiseConv2d, program: Program) -> list[Work]:
     return [work, *_clip(op, program)]
 
 
+def _attention(op: Attention, program: Program) -> list[Work]:
+    (_, queries, width), steps = program.graph.shapes[op.name], op_steps(op.inputs[1], program)
+    rows, each = queries * op.heads, width // op.heads
+    quantities = {
+        "row": rows,
+        "step": rows * steps,
+        "product": rows * steps * each,
+        "output": rows * each,
+    }
+    return [Work("attention", quantities)]
+
+
+def op_steps(tensor: str, program: Program) -> int:
+    """Steps of a series."""
+    return program.graph.shapes[tensor][1]
+
+
+def _scan(op: SelectiveScan, program: Program) -> list[Work]:
+    (_, steps, channels) = program.graph.shapes[op.name]
+    states = program.graph.shapes[op.inputs[2]][2]
+    quantities = {
+        "channel": channels,
+        "value": steps * channels,
+        "state": steps * channels * states,
+    }
+    return [Work("selective_scan", quantities)]
+
+
+def _positions(op: Positions, program: Program) -> list[Work]:
+    count = size(program.graph.shapes[op.name])
+    return [Work("add", {"value": count}, count / 8)]
+
+
+def _last_step(op: LastStep, program: Program) -> list[Work]:
+    return [_copied(size(program.graph.shapes[op.name]), 1, True, 0)]
+
+
+def _history(op: History, program: Program) -> list[Work]:
+    channels = program.graph.shapes[op.name][2]
+    old, new = op.steps * channels, size(program.graph.shapes[op.inputs[0]])
+    return [_copied(count, 1, True, 0) for count in (old, new, old)]
+
+
+def _running(op: Running, program: Program) -> list[Work]:
+    _, steps, channels = program.graph.shapes[op.inputs[0]]
+    quantities = {"channel": channels, "value": steps * channels}
+    return [Work(program.kernels[op.name].name, quantities)]
+
+
 ROWS: dict[type[Op], Callable[[Any, Program], list[Work]]] = {
     Conv2d: _conv,
     DepthwiseConv2d: _depthwise,
@@ -212,4 +267,10 @@ ROWS: dict[type[Op], Callable[[Any, Program], list[Work]]] = {
     Table: _values("look_up"),
     Pad: _pad,
     Reshape: _reshape,
+    Attention: _attention,
+    SelectiveScan: _scan,
+    Positions: _positions,
+    LastStep: _last_step,
+    History: _history,
+    Running: _running,
 }

@@ -86,6 +86,10 @@ class Graph:
         """Shape of the weights of `op`, or None if it has none."""
         return OPS[type(op)].weight_shape(op, self.input_shapes(op))
 
+    def state_bytes(self, op: Op) -> int:
+        """What `op` keeps from one run to the next."""
+        return OPS[type(op)].state_bytes(op, self.input_shapes(op), self.shapes[op.name])
+
     @cached_property
     def scale_groups(self) -> dict[str, str]:
         """Tensor -> the first of those that must share its scale and zero point."""

@@ -40,6 +40,7 @@ from nas.network.ops import (
     size,
     window_padding,
 )
+from nas.network.requantising import SCALAR_ROUNDING, VECTOR_ELEMENTS, in_vectors, requantiser
 
 Step: TypeAlias = Callable[..., Int8]  # a batch of each input of an operator -> its output
 Real: TypeAlias = NDArray[np.floating[Any]]
@@ -47,22 +48,6 @@ Precision: TypeAlias = type[np.float32] | type[np.float64]
 Row = TypeVar("Row")
 
 ADD_SHIFT = 20  # bits of head room that Add gives its inputs
-
-# What `double_up` means for each operator: LiteRT's kernels differ from TFLM's only where they work
-# on vectors, and what does not fill a vector goes through the same scalar code as TFLM's. Found by
-# comparison on x86-64, one operator and one element at a time:
-#   dense convolution       half up
-#   depthwise convolution   half up on whole groups of 8 channels
-#   Add                     inputs rounded once, on whole groups of 16 elements
-#   Mul                     as TFLM, with its factor in float32 instead of float64
-# tflite-runtime 2.14 (`double_up_dense`) does so for dense convolutions and Mul alone.
-SCALAR_ROUNDING: dict[Rounding, Rounding] = {
-    "double": "double",
-    "double_up": "double",
-    "double_up_dense": "double",
-    "single": "single",
-}
-VECTOR_CHANNELS, VECTOR_ELEMENTS = 8, 16
 
 _BATCH_ELEMENTS = 1 << 17  # of the largest array in a batch: int64 temporaries stay in cache
 _FLOAT32_EXACT = 1 << 24  # every integer up to here is a float32
@@ -157,40 +142,6 @@ def _batch_rows(graph: Graph) -> int:
     return min(256, max(1, _BATCH_ELEMENTS // largest))
 
 
-def _requantiser(
-    factors: NDArray[np.float64], zero_point: int, low: int, rounding: Rounding
-) -> Callable[[Int64], Int8]:
-    multiplier, shift = quantise_multipliers(factors)
-
-    def requantise(accumulator: Int64) -> Int8:
-        scaled = rescale(accumulator, multiplier, shift, rounding)
-        scaled += zero_point
-        np.clip(scaled, low, 127, out=scaled)
-        return scaled.astype(np.int8)
-
-    return requantise
-
-
-def _in_vectors(
-    factors: NDArray[np.float64], zero_point: int, low: int, rounding: Rounding
-) -> Callable[[Int64], Int8]:
-    """The requantiser of a depthwise convolution, whose last channels may round differently."""
-    whole = len(factors) - len(factors) % VECTOR_CHANNELS
-    rest = SCALAR_ROUNDING[rounding]
-    if rounding == "double_up_dense":
-        return _requantiser(factors, zero_point, low, rest)
-    if rest == rounding or whole == len(factors):
-        return _requantiser(factors, zero_point, low, rounding)
-    first = _requantiser(factors[:whole], zero_point, low, rounding)
-    last = _requantiser(factors[whole:], zero_point, low, rest)
-
-    def requantise(accumulator: Int64) -> Int8:
-        parts = [first(accumulator[..., :whole]), last(accumulator[..., whole:])]
-        return np.concatenate(parts, axis=-1)
-
-    return requantise
-
-
 def _low(model: IntegerModel, op: Conv2d | DepthwiseConv2d | Add | Positions) -> int:
     """Lower bound of the output: a ReLU cuts at real zero."""
     relu = not isinstance(op, Positions) and op.relu
@@ -228,7 +179,7 @@ def _conv(model: IntegerModel, op: Conv2d, rounding: Rounding) -> Step:
     weights = np.ascontiguousarray(matrix.T.astype(kind))
     bias = held.bias.astype(np.int64)
     centre = _centred(model, op, kind)
-    requantise = _requantiser(model.factors(op), scale.zero_point, _low(model, op), rounding)
+    requantise = requantiser(model.factors(op), scale.zero_point, _low(model, op), rounding)
     height, width, channels = model.graph.shapes[op.name]
 
     def step(x: Int8) -> Int8:
@@ -263,7 +214,7 @@ def _depthwise(model: IntegerModel, op: DepthwiseConv2d, rounding: Rounding) -> 
     weights = taps.astype(kind)
     bias = held.bias.astype(np.int64)
     centre = _centred(model, op, kind)
-    requantise = _in_vectors(model.factors(op), scale.zero_point, _low(model, op), rounding)
+    requantise = in_vectors(model.factors(op), scale.zero_point, _low(model, op), rounding)
     shape = model.graph.shapes[op.name]
 
     def step(x: Int8) -> Int8:
@@ -323,7 +274,7 @@ def _add(model: IntegerModel, op: Add | Positions, rounding: Rounding) -> Step:
     scalar = SCALAR_ROUNDING[rounding]
     zero = model.scales[op.name].zero_point
     out = np.array([add_factors(model, op)[2]])
-    requantise = _requantiser(out, zero, _low(model, op), scalar)
+    requantise = requantiser(out, zero, _low(model, op), scalar)
     summed = _common_sum(model, op, scalar)
     if rounding != "double_up":
         return lambda a, b: requantise(summed(a, b))
@@ -368,7 +319,7 @@ def _mul(model: IntegerModel, op: Mul, rounding: Rounding) -> Step:
     if rounding != SCALAR_ROUNDING[rounding]:
         product = np.float32(left.scale) * np.float32(right.scale)
         factors = np.array([product / np.float32(out.scale)], np.float64)
-    requantise = _requantiser(factors, out.zero_point, -128, SCALAR_ROUNDING[rounding])
+    requantise = requantiser(factors, out.zero_point, -128, SCALAR_ROUNDING[rounding])
 
     def step(a: Int8, b: Int8) -> Int8:
         product = a.astype(np.int64) - left.zero_point

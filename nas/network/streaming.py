@@ -20,7 +20,6 @@ from nas.errors import GraphError
 from nas.network.graph import Graph, Input
 from nas.network.integer import IntegerModel
 from nas.network.numerics import Int8
-from nas.network.op_rules import OPS
 from nas.network.ops import (
     Add,
     Concat,
@@ -55,21 +54,19 @@ class Stepping:
         frame_steps: steps of the series that a run takes.
         frames: runs a window.
         last_only: operators that count in the last frame of a window only.
+        series: inputs of which each frame takes new steps.
     """
 
     graph: Graph
     frame_steps: int
     frames: int
     last_only: frozenset[str]
+    series: frozenset[str]
 
     @property
     def state_bytes(self) -> int:
         """What is kept between runs."""
-        shapes = self.graph.shapes
-        return sum(
-            OPS[type(op)].state_bytes(op, self.graph.input_shapes(op), shapes[op.name])
-            for op in self.graph.ops
-        )
+        return sum(map(self.graph.state_bytes, self.graph.ops))
 
 
 def stepping(graph: Graph) -> Stepping:
@@ -102,7 +99,8 @@ def stepping(graph: Graph) -> Stepping:
         for op in made.ops
         if op.name.removesuffix(HISTORY) not in timed and not isinstance(op, Running)
     )
-    return Stepping(made, steps // frames, frames, last_only)
+    names = frozenset(source.name for source in series)
+    return Stepping(made, steps // frames, frames, last_only, names)
 
 
 def _timed(graph: Graph, series: set[str]) -> set[str]:
@@ -177,15 +175,14 @@ def run_steps(model: IntegerModel, made: Stepping, inputs: Mapping[str, Int8]) -
     graph = model.graph
     steps = [(op, row_of(KERNELS, op, "the reference")(model, op, "double")) for op in graph.ops]
     for frame in range(made.frames):
-        tensors = {source.name: _frame(source, made, inputs, frame) for source in graph.inputs}
+        tensors = {source.name: frame_of(source, made, inputs, frame) for source in graph.inputs}
         for op, step in steps:
             if op.name not in made.last_only or frame == made.frames - 1:
                 tensors[op.name] = step(*(tensors[name] for name in op.inputs))
     return np.asarray(tensors[graph.output])
 
 
-def _frame(source: Input, made: Stepping, inputs: Mapping[str, Int8], frame: int) -> Int8:
-    whole, steps = inputs[source.name], source.shape[1]
-    if whole.shape[1:] == source.shape:
-        return whole
-    return whole[:, :, frame * steps : (frame + 1) * steps]
+def frame_of(source: Input, made: Stepping, inputs: Mapping[str, Int8], frame: int) -> Int8:
+    """What an input of the stepwise graph holds in a frame (n, *shape) of whole windows."""
+    whole, steps = inputs[source.name], made.frame_steps
+    return whole[:, :, frame * steps :][:, :, :steps] if source.name in made.series else whole

@@ -48,6 +48,33 @@ typedef struct {
     int8_t left_zero, right_zero, out_zero;
 } nas_mul;
 
+/* Scores are products of queries and keys by `score`, outputs weighted values by `out`. */
+typedef struct {
+    const int32_t *exponentials; /* 256: of how far a score is below the largest, 2^-31 each */
+    uint16_t queries, steps, width, heads;
+    nas_factor score, out;
+    int8_t out_zero;
+} nas_attention;
+
+typedef struct {
+    const int16_t *decay; /* 256, for dt of -128 to 127: a in 2^-15 */
+    const int32_t *skip;  /* a channel each */
+    uint16_t steps, channels, states;
+    int8_t out_zero;
+    nas_factor sum, out; /* sum over the states to int16, and its product with z to the output */
+} nas_scan;
+
+/* u, dt, z: (steps, channels); b, c: (steps, states). */
+typedef struct {
+    const int8_t *u, *dt, *b, *c, *z;
+} nas_scan_inputs;
+
+/* `count`: steps of all runs. */
+typedef struct {
+    uint16_t steps, channels;
+    uint32_t count;
+} nas_running;
+
 /* Four or more output positions: tiles of four, then one by one. `_wide` is for long inner
  * products. */
 void NAS(conv_8)(const nas_conv *conv, const int8_t *x, int8_t *y, void *scratch);
@@ -85,6 +112,20 @@ void NAS(mul)(const nas_mul *mul, const int8_t *left, const int8_t *right, int8_
 
 /* `table` has 256 entries, for inputs -128 to 127; y may be x. */
 void NAS(look_up)(const int8_t *table, const int8_t *x, int8_t *y, uint32_t size);
+
+/* y may be q. */
+void NAS(attention)(const nas_attention *attention, const int8_t *q, const int8_t *k,
+                    const int8_t *v, int8_t *y, void *scratch);
+
+/* `state` holds an int16 a channel and state from one run to the next, at first 0; without it (0)
+ * every run starts anew. y may be u, dt or z. */
+void NAS(selective_scan)(const nas_scan *scan, const nas_scan_inputs *inputs, int8_t *y,
+                         void *scratch, void *state);
+
+/* Over this run's steps and those that `state` knows from runs before: an int32 a channel, at first
+ * 0; an int8, at first -128. */
+void NAS(running_average)(const nas_running *running, const int8_t *x, int8_t *y, void *state);
+void NAS(running_max)(const nas_running *running, const int8_t *x, int8_t *y, void *state);
 
 /* Copies `rows` rows of `row_bytes` bytes between tensors whose rows are `x_stride` and `y_stride`
  * bytes apart: one input of a concatenation, or the inside of a padded map. */

@@ -101,12 +101,12 @@ def train_student(
     start = time.process_time()
     fold = bench.judging.fold
     if fold is None:
-        model = fit(graph, _taught(bench, teacher, 0), recipe, seed)
+        model = fit(graph, taught(bench, teacher, 0), recipe, seed)
         answers = classify(model, bench.inputs["val"])
     else:
         model, answers = _fit_in_turn(bench, fold, graph, recipe, teacher, seed)
         if final:
-            model = fit(graph, _taught(bench, teacher, 0), recipe, seed)
+            model = fit(graph, taught(bench, teacher, 0), recipe, seed)
     score = metrics.score(metric, bench.labels["val"], answers, bench.task.classes)
     return Trained(pack(model, answers), score, time.process_time() - start)
 
@@ -126,15 +126,15 @@ def _fit_in_turn(
         held = fold == part
         steps = round(recipe.steps * (1 - held.mean()))  # as many epochs as with all rows
         used = [source.name for source in graph.inputs]
-        data = _taught(bench, teacher, 1 + int(part)).subset(~held, used)
+        data = taught(bench, teacher, 1 + int(part)).subset(~held, used)
         models.append(fit(graph, data, replace(recipe, steps=steps), seed))
         inputs = {k: v[held] for k, v in bench.inputs["train"].items()}
         answers[held] = classify(models[-1], inputs)
     return models[0], answers
 
 
-def _taught(bench: Bench, teacher: Lessons | None, number: int) -> TrainingSet:
-    """The bank with the lessons of one part."""
+def taught(bench: Bench, teacher: Lessons | None, number: int) -> TrainingSet:
+    """The bank with the lessons of one part of a teacher."""
     if teacher is None:
         return bench.training
     answers, features = teacher.part(number)

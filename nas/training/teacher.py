@@ -104,13 +104,16 @@ def combine(judged: Judging, answers: Sequence[Answers]) -> Answers:
         val,
         _mean([held.test for held in parts[0]]),
         sum(held.parameters for held in parts[0]),
-        np.concatenate([_side_by_side(parts[part]) for part in sorted(parts)]),
+        _features([parts[part] for part in sorted(parts)]),
     )
 
 
-def _side_by_side(answers: Sequence[Answers]) -> NDArray[np.float16]:
-    features = [held.features for held in answers if held.features is not None]
-    return np.concatenate(features, -1)
+def _features(parts: Sequence[Sequence[Answers]]) -> NDArray[np.float16] | None:
+    """Those of each part's members side by side; None if a member has none."""
+    features = [[held.features for held in part if held.features is not None] for part in parts]
+    if any(len(f) < len(part) for f, part in zip(features, parts, strict=True)):
+        return None
+    return np.concatenate([np.concatenate(part, -1) for part in features])
 
 
 def _mean(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
