@@ -2,28 +2,32 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from test_training import RECIPE, SCALES, graph, net, toy, toy_set
 
+from nas import cli
 from nas.data.task import Task, make_task
 from nas.errors import DataError
 from nas.network import reference
 from nas.network.graph import Graph, Input
 from nas.network.ops import Conv2d, Reshape
+from nas.training import evaluate, workers
 from nas.training.assistant import lessons_of, to_bytes
 from nas.training.evaluate import prepare, recipe_of
 from nas.training.fake_quantise import weight_scale
 from nas.training.hints import HintLoss, alignment
-from nas.training.lessons import Lessons, read_lessons
+from nas.training.lessons import Distil, Lessons, read_lessons
 from nas.training.linear_layer import LinearLayer
 from nas.training.loop import TrainingSet, answers, train
 from nas.training.low_bits import learned_quantise, least_bits
-from nas.training.recipe import Hint, student_recipe
+from nas.training.recipe import Hint, Recipe, student_recipe
 from nas.training.scoring import classify
 from nas.training.student import Student, feature_tensor, to_integer
+from nas.training.teacher import Answers, write_answers
 from nas.training.validation import judging
 
 torch.set_num_threads(1)
@@ -258,6 +262,34 @@ def test_a_student_teaches_what_its_integers_answer(task: Task) -> None:
     copy = {source.name: bank[2].permute(0, 2, 3, 1).numpy()}
     integers = reference.run(model, copy).astype(np.float64) * model.scales["logits"].scale
     np.testing.assert_allclose(np.diff(lessons.bank[0, 2]), np.diff(integers), atol=1e-4)
+
+
+def test_the_command_line_offers_them_all() -> None:
+    assert get_args(Distil) == cli.DISTILS
+
+
+def test_a_worker_trains_with_features_where_the_job_says_so(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = prepare(task, judging(task, "split"), 0)
+    copies, rows = next(iter(bench.training.inputs.values())).shape[:2]
+    file, seen = tmp_path / "t.npz", []
+    held = np.zeros((1, copies, rows, 3), np.float32), np.ones((1, copies, rows, 2), np.float16)
+    write_answers(file, Answers(held[0], held[0][0, 0], held[0][0, 0], 1, held[1]))
+
+    def note(bench: Any, graph: Any, recipe: Recipe, metric: Any, teacher: Any, *_: Any) -> None:
+        seen.append((recipe.distil_weight, recipe.hint, teacher and teacher.features is not None))
+
+    monkeypatch.setattr(evaluate, "train_student", note)
+    monkeypatch.setattr(workers._Process, "prepared", bench)
+    monkeypatch.setattr(workers._Process, "teacher", None)
+    for given in (file, None):
+        for features in (False, True):
+            job = workers.Training(graph(), "accuracy", given, False, 1, features)
+            workers.train(job)
+    hint = student_recipe(2000, False, "accuracy", True, False, features=True).hint
+    assert seen[:2] == [(0.7, "none", False), (0.7, hint, True)]
+    assert seen[2:] == [(0.0, "none", None)] * 2
 
 
 def test_recipes_of_features() -> None:

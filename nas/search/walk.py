@@ -126,8 +126,8 @@ def descend(
             progress.say(f"walk: the winner of {name}, {winner.id}, could not be trained; left out")
             continue
         walk = Walk((*walk.steps, step))
-    if not walk.steps:
-        progress.say("walk: no level has a level with candidates above it; the teacher teaches all")
+    if not winners(rules, trained):
+        progress.say("walk: all candidates lie in one level; the teacher teaches all")
     for step in walk.steps:
         name = level_name(rules.profile, step.level)
         progress.say(f"walk: {step.id} of {name} ({step.val_score:.4f}) teaches what is smaller")

@@ -82,7 +82,7 @@ def student_recipe(
         distil_weight=0.7 if distil else 0.0,
         class_weighting=metric != "accuracy",
         dropout=0.3 if vectors or rows < 500 else 0.0,
-        hint=HINT if features else "none",
+        hint=HINT if distil and features else "none",
     )
 
 
