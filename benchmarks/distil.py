@@ -148,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What teaches best, and what makes 2 bits work.")
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--only", default=",".join(DATA), help="data sets, separated by commas")
+    parser.add_argument("--arms", default=",".join(ARMS), help="separated by commas")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--csv", type=Path, required=True)
@@ -155,7 +156,8 @@ def main() -> None:
     rows = Rows(chosen.csv, COLUMNS, ("data", "bits", "arm", "seed"))
     for name in chosen.only.split(",") if chosen.folder else ():
         every = [(b, a, s) for s in range(chosen.seeds) for b in STUDENTS for a in ARMS_OF[b]]
-        jobs = [job for job in every if not rows.has(name, *job)]
+        wanted = [job for job in every if job[1] in chosen.arms.split(",")]
+        jobs = [job for job in wanted if not rows.has(name, *job)]
         for row in measure(chosen.folder, name, jobs, chosen.workers) if jobs else ():
             rows.add(row)
             print(row, flush=True)
