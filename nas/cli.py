@@ -93,11 +93,14 @@ def _add_reading_verbs(verbs: Any) -> None:
 
 def _add_search_options(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("what to learn")
-    source = data.add_mutually_exclusive_group()
-    source.add_argument("--data", metavar="F", help="data file, .npz (format: README)")
-    source.add_argument("--task", metavar="NAME", help="named task: nas tasks")
+    data.add_argument(
+        "--data",
+        metavar="F",
+        help="data file, .npz (format: README); with --task also the folder of its data set",
+    )
+    data.add_argument("--task", metavar="NAME", help="named task: nas tasks")
     data.add_argument("--modalities", metavar="A,B", help="use only these sensors")
-    data.add_argument("--metric", choices=METRICS, default="accuracy", help="score (%(default)s)")
+    data.add_argument("--metric", choices=METRICS, help="score (accuracy, or the task's)")
     data.add_argument("--teacher", metavar="MODEL.onnx", help="your own teacher instead of ours")
     data.add_argument(
         "--distil",
@@ -119,7 +122,7 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--max-weight-bytes", type=positive_int, metavar="N")
     search = parser.add_argument_group("how to search")
     search.add_argument(
-        "--space", default="conv", metavar="S", help="name or own FILE.py (%(default)s)"
+        "--space", default="conv", metavar="S", help="see nas spaces, or own FILE.py (%(default)s)"
     )
     search.add_argument(
         "--objectives", default=OBJECTIVES, metavar="LIST", help="subset of %(default)s"
@@ -178,6 +181,7 @@ def load_space(name: str) -> "Space":
 
 
 def _search(chosen: argparse.Namespace) -> int:
+    from nas.data.named_tasks import find_task
     from nas.manifest import Options
     from nas.run import run_search
 
@@ -198,6 +202,7 @@ def _search(chosen: argparse.Namespace) -> int:
     if chosen.resume and chosen.out is None:
         raise UsageError("--resume: name the run folder with --out")
     named = task or Path(chosen.data).stem
+    task_metric = None if task is None else find_task(task).metric
     stamp = time.strftime("%Y%m%d-%H%M%S")
     out = chosen.out or Path("results") / f"{named}-{Path(chosen.device).stem}-{stamp}"
     options = Options(
@@ -210,7 +215,7 @@ def _search(chosen: argparse.Namespace) -> int:
         trials=chosen.trials,
         budget_s=budget_s,
         objectives=objectives,
-        metric=chosen.metric,
+        metric=chosen.metric or task_metric or "accuracy",
         max_latency_ms=chosen.max_latency_ms,
         max_weight_bytes=chosen.max_weight_bytes,
         sampler=chosen.sampler,
@@ -224,6 +229,7 @@ def _search(chosen: argparse.Namespace) -> int:
         seed=chosen.seed,
         resume=chosen.resume,
         quiet=chosen.quiet,
+        task_sets_metric=chosen.metric is None and task_metric is not None,
     )
     run = run_search(options)
     from nas.tables import print_front
@@ -286,7 +292,10 @@ def _tasks(chosen: argparse.Namespace) -> int:
     from nas.data.named_tasks import TASKS
     from nas.tables import print_table
 
-    print_table(("task", "what it is"), [(name, task.summary) for name, task in TASKS.items()])
+    rows = [(name, f"{task.summary}\ndata: {task.source}") for name, task in TASKS.items()]
+    print_table(("task", "what it is"), rows)
+    print("run_search.py --task NAME --data PATH reads the folder as published, or an .npz file of")
+    print("the same sensors; nas import FOLDER --task NAME --out F.npz writes what it reads")
     return 0
 
 

@@ -36,7 +36,10 @@ def add_deploy_verbs(verbs: Any) -> None:
     bundle.add_argument(
         "--prefix", default="model", metavar="P", help="begins every C name (%(default)s)"
     )
-    bundle.add_argument("--out", type=Path, metavar="DIR", help="folder (the candidate's c)")
+    bundle.add_argument(
+        "--steps", action="store_true", help="the form that runs step by step (folder c_step)"
+    )
+    bundle.add_argument("--out", type=Path, metavar="DIR", help="folder (the candidate's own)")
     bundle.set_defaults(run=_bundle)
     calibrate = verbs.add_parser(
         "calibrate",
@@ -52,7 +55,8 @@ def add_deploy_verbs(verbs: Any) -> None:
 
 def _verify(chosen: argparse.Namespace) -> int:
     from nas.choosing.brief import write_briefs
-    from nas.export.verify import require_equal, verify_run
+    from nas.export.verification import require_equal
+    from nas.export.verify import verify_run
     from nas.progress import Progress
     from nas.report.page import write_report
     from nas.run_folder import locked, read_json
@@ -82,8 +86,9 @@ def _bundle(chosen: argparse.Namespace) -> int:
 
     if chosen.prefix != PREFIX and chosen.out is None:
         raise UsageError(f"--prefix {chosen.prefix}: name a folder for it with --out")
-    out = chosen.out or chosen.dir / "candidates" / chosen.id / "c"
-    files = write_again(chosen.dir, chosen.id, chosen.prefix, out)
+    own = chosen.dir / "candidates" / chosen.id / ("c_step" if chosen.steps else "c")
+    out = chosen.out or own
+    files = write_again(chosen.dir, chosen.id, chosen.prefix, out, chosen.steps)
     print(f"{out}: {len(files)} files")
     return 0
 

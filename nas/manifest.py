@@ -56,6 +56,7 @@ class Options:
     seed: int
     resume: bool
     quiet: bool
+    task_sets_metric: bool = False
 
 
 def open_manifest(

@@ -22,7 +22,9 @@ from nas.emulation.emulator import check_hook
 from nas.emulation.tools import cache_folder, check_tools
 from nas.errors import RunError, ToolMissing, UsageError
 from nas.export.front import drop_dominated, export_front
-from nas.export.verify import Verification, complaint, require_equal, verify_run
+from nas.export.verification import Verification, complaint, require_equal
+from nas.export.verify import verify_run
+from nas.given import describe, keep, notes, open_data, source_of, told
 from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible
 from nas.hardware.cost import kernel_costs
 from nas.hardware.profile import load_profile
@@ -44,11 +46,9 @@ from nas.training.teacher import Teacher, warning
 from nas.training.teaching import OwnModel, read_own_model, teacher_of
 from nas.training.validation import Judging, about, judging
 from nas.training.workers import (
-    DataSource,
     Pool,
     bench,
     examine_model,
-    load_source,
     pool,
 )
 
@@ -62,8 +62,10 @@ def run_search(options: Options) -> Path:
     """
     began_s = time.monotonic()
     check_runtimes(options)
-    task = load_source(options.task, options.data, options.modalities)
     profile = load_profile(options.device)
+    with Progress(options.quiet) as progress:
+        given = open_data(options, progress.status)
+    task = given.task
     budget = Budget(
         profile.ram_budget_bytes,
         profile.flash_budget_bytes,
@@ -86,7 +88,12 @@ def run_search(options: Options) -> Path:
         raise RunError(f"{options.out}: no run.json, so nothing to resume; leave out --resume")
     with locked(options.out), Progress(options.quiet) as progress:
         manifest = open_manifest(options, task, judged, profile, budget, own)
-        source = DataSource(options.task, options.data, task.names, task.data_hash)
+        manifest["task"] = describe(given, options)
+        about_data = notes(given, options)
+        for line in told(given, options) + about_data:
+            progress.say(line)
+        if kept := keep(given):
+            progress.say(kept)
         rules = Rules(
             options.space,
             problem,
@@ -102,7 +109,8 @@ def run_search(options: Options) -> Path:
         )
         clock_ = Clock(options.budget_s, 0.0, began_s)
         session = _Session(options, task, judged, rules, manifest, clock_, progress)
-        with pool(options.workers, source, bench(judged.kind)) as workers:
+        session.notes += about_data
+        with pool(options.workers, source_of(given), bench(judged.kind)) as workers:
             session.search(workers, own)
         session.finish()
     return options.out

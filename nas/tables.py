@@ -12,7 +12,7 @@ from rich.table import Table
 from nas.calibration.table import CoreTable
 from nas.choosing.choose import parse_rows
 from nas.choosing.measured import CYCLE_BAND, PREDICTED, misses_text, verdicts_of
-from nas.export.verify import Verification
+from nas.export.verification import Verification
 from nas.hardware.budget import Budget, Priced
 from nas.hardware.profile import Profile
 from nas.run_folder import read_front

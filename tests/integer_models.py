@@ -15,6 +15,7 @@ from nas.network.ops import (
     Concat,
     Conv2d,
     DepthwiseConv2d,
+    History,
     LastStep,
     Mul,
     Op,
@@ -24,6 +25,7 @@ from nas.network.ops import (
     Pool,
     Positions,
     Reshape,
+    Running,
     SelectiveScan,
     Shape,
     Table,
@@ -244,6 +246,23 @@ def _series() -> list[Case]:
         cases.append((DepthwiseConv2d("o", ONE, *rest), [(1, 21, 6)]))
     return cases
 
+
+def _stepwise() -> list[Case]:
+    """Operators that keep a state from one run to the next."""
+    cases: list[Case] = [
+        (History("o", ONE, 2), [(1, 1, 5)]),
+        (History("o", ONE, 1), [(1, 4, 8)]),
+        (Running("o", ONE, "average", 5), [(1, 2, 6)]),
+        (Running("o", ONE, "max", 5), [(1, 3, 7)]),
+    ]
+    for steps, width, states in ((1, 8, 4), (1, 5, 3), (2, 20, 1), (1, 17, 8)):
+        wide, narrow = (1, steps, width), (1, steps, states)
+        shapes = [wide, wide, narrow, narrow, wide]
+        cases.append((SelectiveScan("o", tuple(f"in{i}" for i in range(5)), True), [*shapes]))
+    return cases
+
+
+STEPWISE_CASES = _stepwise()
 
 # Every operator with the widths, windows, paddings and odd sizes that kernels treat apart.
 OPERATOR_CASES = _windowed() + _pools() + _others() + _series()

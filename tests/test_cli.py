@@ -255,6 +255,24 @@ BAD_OPTIONS: dict[str, tuple[list[object], str]] = {
         ["--task", "wach", "--trials", 2],
         "no task 'wach' (did you mean watch?); the tasks are watch",
     ),
+    "task without its data": (
+        ["--task", "covid-audio", "--trials", 2],
+        "task covid-audio: its data are not part of this project; get Coswara, https://github.com/"
+        "iiscleap/Coswara-Data (CC BY 4.0; 65 hours of sound, about 20 GB unpacked), and give",
+    ),
+    "task with data of its own": (
+        ["--task", "watch", "--data", DATA, "--trials", 2],
+        "task watch: brings its own data; leave out --data ",
+    ),
+    "task with other sensors": (
+        ["--task", "covid-audio", "--data", DATA, "--trials", 2],
+        "good.npz: none of cough, speech, breath, which task covid-audio uses; the modalities are"
+        " accel, view, stats: choose with --modalities",
+    ),
+    "unknown task with data": (
+        ["--task", "covid", "--data", DATA, "--trials", 2],
+        "no task 'covid' (did you mean covid-audio?)",
+    ),
     "unknown space": (
         ["--data", DATA, "--trials", 2, "--space", "mlp"],
         "--space 'mlp': not one of conv",
@@ -332,7 +350,6 @@ def test_resume_needs_a_folder_with_a_run(refusal: Refusal, good: Path, tmp_path
         (["--minutes", "-1"], "argument --minutes: -1 must be a number above 0"),
         (["--minutes", "nan"], "argument --minutes: nan must be a number above 0"),
         (["--minutes", "1", "--hours", "1"], "argument --hours: not allowed with argument --min"),
-        (["--data", "a", "--task", "b"], "argument --task: not allowed with argument --data"),
         (["--budget", "3"], "unrecognized arguments: --budget 3"),
     ),
 )
@@ -439,9 +456,9 @@ def test_estimate_of_no_architecture(
 @pytest.mark.parametrize(
     ("verb", "named"),
     (
-        ("tasks", ("watch", "shoulder exercises")),
+        ("tasks", ("watch", "shoulder exercises", "covid-audio", "CC BY 4.0", "figshare")),
         ("devices", ("cortex-m4-32k", "cortex-m4-64k", "stm32g431kb", "28,672")),
-        ("spaces", ("conv", "a branch per sensor")),
+        ("spaces", ("conv", "a branch per sensor", "transformer", "mamba", "all", "attention")),
     ),
 )
 def test_lists(verb: str, named: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,8 @@ from nas.errors import MachineFault, Mismatch, RunError, ToolMissing
 from nas.export.again import write_again
 from nas.export.bundle import Candidate, at_8_bits, write_candidate
 from nas.export.emulate import Bench, run_bundle
-from nas.export.verify import Proof, require_equal, verification_inputs, verify_candidate
+from nas.export.verification import Proof, require_equal
+from nas.export.verify import verification_inputs, verify_candidate
 from nas.hardware.cost import estimate
 from nas.hardware.memory import plan_memory
 from nas.hardware.profile import Profile

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import merged, planned
-from integer_models import OPERATOR_CASES, RICH_CASES
+from integer_models import OPERATOR_CASES, RICH_CASES, STEPWISE_CASES
 
 from nas.deploy.kernel_files import files_of
 from nas.deploy.to_c import to_c
@@ -122,7 +122,7 @@ def test_every_kernel_and_every_file_is_used() -> None:
     """By some operator: no dead kernel is carried along."""
     called: set[str] = set()
     for stages in (False, True):
-        model = merged(OPERATOR_CASES + RICH_CASES, np.random.default_rng(0))
+        model = merged(OPERATOR_CASES + RICH_CASES + STEPWISE_CASES, np.random.default_rng(0))
         program = planned(model.graph, stages)
         called |= to_c(model, program, {}).functions
         planes = [k.plane.text for k in program.kernels.values() if k.plane is not None]

@@ -29,13 +29,17 @@ def test_table() -> None:
     assert "watch" in TASKS
     for name, task in TASKS.items():
         assert task.name == name and task.summary and "\n" not in task.summary
-        assert task.install.startswith("pip install ")
+        assert task.source and "\n" not in task.source
+        assert (task.load is None) != (task.read is None)
 
 
 @pytest.mark.parametrize(
     ("name", "match"),
     [
-        ("wach", r"no task 'wach' \(did you mean watch\?\); the tasks are watch, or give"),
+        (
+            "wach",
+            r"no task 'wach' \(did you mean watch\?\); the tasks are watch, covid-audio, ",
+        ),
         ("", r"no task ''; the tasks are watch"),
     ],
 )

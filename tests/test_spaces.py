@@ -3,93 +3,32 @@
 import itertools
 import json
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import optuna
 import pytest
+from space_problems import (
+    DATA_SETS,
+    EXTREMES,
+    MIXED,
+    Draw,
+    image,
+    problem,
+    random_problem,
+    series,
+)
 
 from nas.errors import SpaceError
 from nas.hardware.budget import price
 from nas.hardware.profile import load_profile
 from nas.network.graph import Graph
 from nas.network.ops import Add, Conv2d, DepthwiseConv2d, Mul, Pool
-from nas.space import Architecture, FixedTrial, Problem, Sensor, architecture_id
+from nas.space import Architecture, FixedTrial, Problem, architecture_id
 from search_spaces import SPACES, multimodal
 from search_spaces.families import CONV_STARTS as STARTS
 
 SPACE = SPACES["conv"]
 DEVICE = load_profile("cortex-m4-64k")
-
-
-class Draw:
-    """A trial whose genes are `fixed` or, each by itself, drawn from a seed; remembers them."""
-
-    def __init__(self, seed: int, fixed: dict[str, Any] | None = None) -> None:
-        self.seed, self.fixed = seed, fixed or {}
-        self.values: dict[str, Any] = {}
-        self.choices: dict[str, tuple[Any, ...]] = {}
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        assert low <= high
-        chosen: int = self._take(name, tuple(range(low, high + 1)))
-        return chosen
-
-    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
-        chosen: str = self._take(name, tuple(choices))
-        return chosen
-
-    def _take(self, name: str, choices: tuple[Any, ...]) -> Any:
-        assert name not in self.values, f"{name} is drawn twice"
-        value = self.fixed.get(name, random.Random(f"{self.seed} {name}").choice(choices))
-        assert value in choices
-        self.values[name], self.choices[name] = value, choices
-        return value
-
-
-def series(name: str, length: int, channels: int) -> Sensor:
-    return Sensor(name, "series", (1, length, channels))
-
-
-def image(name: str, height: int, width: int, channels: int) -> Sensor:
-    return Sensor(name, "image", (height, width, channels))
-
-
-def vector(name: str, features: int) -> Sensor:
-    return Sensor(name, "vector", (1, 1, features))
-
-
-def problem(*sensors: Sensor, classes: int = 4) -> Problem:
-    return Problem(sensors, classes)
-
-
-MIXED = problem(series("a", 100, 6), image("b", 24, 20, 1), vector("c", 30))
-EXTREMES = [
-    problem(series("a", 1, 1), classes=2),
-    problem(series("a", 500, 9)),
-    problem(series("a", 2, 1), series("b", 3, 9), series("c", 7, 2)),
-    problem(image("a", 1, 1, 1)),
-    problem(image("a", 64, 64, 3), classes=30),
-    problem(image("a", 1, 64, 2), image("b", 64, 1, 2), image("c", 2, 3, 1)),
-    problem(vector("a", 1)),
-    problem(vector("a", 300), vector("b", 1)),
-    problem(*(series(name, 128, 3) for name in "abcde")),
-    problem(series("a", 8, 1), image("b", 7, 9, 3), vector("c", 2), image("d", 4, 4, 1)),
-]
-
-
-def random_problem(rng: random.Random) -> Problem:
-    sensors = []
-    for name in "abcde"[: rng.randint(1, 5)]:
-        most = rng.choice((3, 20, 64))
-        length, height, width = (rng.randint(1, n) for n in (8 * most, most, most))
-        kinds = (
-            series(name, length, rng.randint(1, 9)),
-            image(name, height, width, rng.choice((1, 3))),
-            vector(name, min(length, 300)),
-        )
-        sensors.append(rng.choice(kinds))
-    return problem(*sensors, classes=rng.randint(2, 20))
 
 
 def sample(task: Problem, seed: int, fixed: dict[str, Any] | None = None) -> Architecture:
@@ -122,9 +61,15 @@ def test_every_draw_is_a_network() -> None:
 
 
 def test_ids_do_not_change_between_versions() -> None:
-    identity = architecture_id(sample(MIXED, 0))
-    assert identity == "c4e25d2335c12"
-    assert identity == architecture_id(sample(MIXED, 0)) != architecture_id(sample(MIXED, 1))
+    ids = [architecture_id(sample(MIXED, seed)) for seed in range(3)]
+    ids += [architecture_id(sample(DATA_SETS["rfid"], seed)) for seed in range(3)]
+    starts = SPACE.starts(DATA_SETS["indoor"])
+    ids += [architecture_id(SPACE.sample(FixedTrial(s), DATA_SETS["indoor"])) for s in starts[:2]]
+    assert ids == [
+        *("c4e25d2335c12", "cec17e6fbe956", "c2f7fbb505a8d"),
+        *("c0da350331323", "c3e88429bdc8a", "c36796ec64c57"),
+        *("c0edda42e0c94", "c8b3cef43b711"),
+    ]
 
 
 @pytest.mark.parametrize("task", [MIXED, *EXTREMES])

@@ -32,7 +32,7 @@ CONFINED = {
     "flatbuffers": {"to_tflite"},
     "plotly": {"page"},
     "pandas": {"recordings"},
-    "scipy": {"fit"},
+    "scipy": {"fit", "audio"},
     "rich": {"progress", "tables"},
     "unicorn": {"machine"},
     "capstone": {"cycles"},

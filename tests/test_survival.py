@@ -32,7 +32,7 @@ from test_search import (
 from nas.data.task import load_task
 from nas.errors import DataError, RunError
 from nas.export import verify
-from nas.export.verify import Verification
+from nas.export.verification import Verification
 from nas.search import engine as search
 from nas.search import finals as finals_module
 from nas.search.engine import Search

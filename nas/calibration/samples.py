@@ -11,16 +11,22 @@ from nas.network.graph import Graph, Input
 from nas.network.ops import (
     WEIGHT_BITS,
     Add,
+    Attention,
     Concat,
     Conv2d,
     DepthwiseConv2d,
+    History,
+    LastStep,
     Mul,
     Op,
     Pad,
     Padding,
     Pair,
     Pool,
+    Positions,
     Reshape,
+    Running,
+    SelectiveScan,
     Shape,
     Table,
 )
@@ -28,6 +34,8 @@ from nas.network.ops import (
 LARGEST_VALUES = 24_000  # of an operator's input
 LARGEST_MACS = 600_000  # of a convolution: the emulator takes its time
 SMALL_VALUES = 800
+STEPS = (4, 6, 8, 10, 12, 16, 20, 25, 32, 40, 50, 64)  # of series; their channels
+WIDTHS = (4, 6, 8, 8, 12, 16, 16, 20, 24, 32, 40, 48)
 INNER = (4, 6, 12, 24, 32, 50, 64, 100, 256, 384)  # of fully connected layers
 WIDE_INNER = (520, 600, 777, 1024, 1500, 2048)
 LONG_INNER = {8: 512, 4: 512, 2: 1020}  # beyond it the `wide` kernels run
@@ -38,56 +46,66 @@ KINDS = (
     *("conv", "pointwise", "depthwise_series", "depthwise_image", "depthwise_image", "wide"),
     "depthwise_any",
     *("pool", "pool", "add", "mul", "concat", "pad", "table", "reshape", "clipped"),
+    *("attention", "attention", "scan", "scan", "positions", "last_step", "history"),
+    *("running_average", "running_max"),
 )
+
+
+class _Graph:
+    """Unrelated operators, each with inputs of its own."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Input] = []
+        self.ops: list[Op] = []
+
+    def put(self, drawn: Drawn) -> None:
+        """Appends a drawn operator."""
+        make, shapes = drawn
+        number = len(self.ops)
+        names = tuple(f"in{number}_{i}" for i in range(len(shapes)))
+        self.inputs += [Input(name, shape) for name, shape in zip(names, shapes, strict=True)]
+        self.ops.append(make(f"op{number}", names))
+
+    def put_clipped(self, rng: random.Random) -> None:
+        """A ReLU that shares its scale with an input that has negative values."""
+        units, shape = _channels(rng), _map(rng, _channels(rng))
+        self.put((lambda n, ins: Conv2d(n, ins, units, (1, 1), (1, 1), "valid", 8, True), [shape]))
+        conv = self.ops[-1]
+        self.ops.append(Concat(f"{conv.name}_join", (*conv.inputs, conv.name)))
+
+    def made(self) -> Graph:
+        """The graph, whose output is the last operator's."""
+        return Graph(tuple(self.inputs), tuple(self.ops), self.ops[-1].name)
 
 
 def calibration_graph(rng: random.Random) -> Graph:
     """A graph of unrelated operators, one or more of each kind."""
-    inputs: list[Input] = []
-    ops: list[Op] = []
-    for number, kind in enumerate(KINDS):
+    graph = _Graph()
+    for kind in KINDS:
         if kind == "clipped":
-            _put_clipped(rng, number, inputs, ops)
-            continue
-        make, shapes = _draw(rng, kind)
-        names = tuple(f"in{number}_{i}" for i in range(len(shapes)))
-        inputs += [Input(name, shape) for name, shape in zip(names, shapes, strict=True)]
-        ops.append(make(f"op{number}", names))
-    return Graph(tuple(inputs), tuple(ops), ops[-1].name)
+            graph.put_clipped(rng)
+        else:
+            graph.put(_draw(rng, kind))
+    return graph.made()
 
 
 def small_graph(rng: random.Random) -> Graph:
     """Some operators of small maps: their offsets in the arena are those of a real program."""
-    inputs: list[Input] = []
-    ops: list[Op] = []
+    graph = _Graph()
     wanted = rng.randint(6, 24)
     kinds = [kind for kind in KINDS if kind not in ("clipped", "wide")]
-    while len(ops) < wanted:
-        make, shapes = _draw(rng, rng.choice(kinds))
-        if sum(height * width * channels for height, width, channels in shapes) > SMALL_VALUES:
-            continue
-        number = len(ops)
-        names = tuple(f"in{number}_{i}" for i in range(len(shapes)))
-        inputs += [Input(name, shape) for name, shape in zip(names, shapes, strict=True)]
-        ops.append(make(f"op{number}", names))
-    return Graph(tuple(inputs), tuple(ops), ops[-1].name)
-
-
-def _put_clipped(rng: random.Random, number: int, inputs: list[Input], ops: list[Op]) -> None:
-    """A ReLU that shares its scale with an input that has negative values."""
-    source, shape = f"in{number}", _map(rng, _channels(rng))
-    inputs.append(Input(source, shape))
-    conv = f"op{number}"
-    ops.append(Conv2d(conv, (source,), _channels(rng), (1, 1), (1, 1), "valid", 8, True))
-    ops.append(Concat(f"{conv}_join", (source, conv)))
+    while len(graph.ops) < wanted:
+        drawn = _draw(rng, rng.choice(kinds))
+        if sum(height * width * channels for height, width, channels in drawn[1]) <= SMALL_VALUES:
+            graph.put(drawn)
+    return graph.made()
 
 
 def single_operator(rng: random.Random) -> Graph:
     """A graph of one operator."""
-    make, shapes = _draw(rng, rng.choice([kind for kind in KINDS if kind != "clipped"]))
-    names = tuple(f"in{i}" for i in range(len(shapes)))
-    inputs = tuple(Input(name, shape) for name, shape in zip(names, shapes, strict=True))
-    return Graph(inputs, (make("op", names),), "op")
+    graph = _Graph()
+    graph.put(_draw(rng, rng.choice([kind for kind in KINDS if kind != "clipped"])))
+    return graph.made()
 
 
 def _map(rng: random.Random, channels: int) -> Shape:
@@ -111,6 +129,8 @@ def _draw(rng: random.Random, kind: str) -> Drawn:
         return _conv(rng, kind)
     if kind.startswith("depthwise"):
         return _depthwise(rng, kind)
+    if kind in SERIES:
+        return SERIES[kind](rng)
     shape = _map(rng, _channels(rng))
     if kind == "pool":
         return _pool(rng, shape)
@@ -192,3 +212,52 @@ def _concat(rng: random.Random, shape: Shape) -> Drawn:
     if sum(s[0] * s[1] * s[2] for s in shapes) > LARGEST_VALUES:
         shapes = [(1, 1, s[2]) for s in shapes]
     return (lambda name, ins: Concat(name, ins)), list(shapes)
+
+
+def _series(rng: random.Random) -> Shape:
+    return 1, rng.choice(STEPS), rng.choice(WIDTHS)
+
+
+def _attention(rng: random.Random) -> Drawn:
+    _, steps, width = whole = _series(rng)
+    heads = rng.choice([h for h in (1, 1, 2, 2, 3, 4) if width % h == 0])
+    # Between sensors there are few steps, and a query may be all of them that counts.
+    queries = (1, rng.choice((1, steps, steps)), width)
+    return (lambda name, ins: Attention(name, ins, heads)), [queries, whole, whole]
+
+
+def _scan(rng: random.Random) -> Drawn:
+    _, steps, channels = wide = _series(rng)
+    carry = rng.random() < 0.3
+    wide, steps = ((1, 1, channels), 1) if carry else (wide, steps)
+    narrow = (1, steps, rng.choice((2, 3, 4, 4, 5, 6, 8, 8, 16)))
+    shapes: list[Shape] = [wide, wide, narrow, narrow, wide]
+    return (lambda name, ins: SelectiveScan(name, ins, carry)), shapes
+
+
+def _history(rng: random.Random) -> Drawn:
+    back, frame = rng.choice((1, 2, 3, 4, 6)), (1, rng.choice((1, 1, 2, 4)), rng.choice(WIDTHS))
+    return (lambda name, ins: History(name, ins, back)), [frame]
+
+
+def _running(function: Literal["average", "max"]) -> Callable[[random.Random], Drawn]:
+    def draw(rng: random.Random) -> Drawn:
+        frame, frames = (1, rng.choice((1, 1, 2, 4)), rng.choice(WIDTHS)), rng.randint(2, 64)
+        return (lambda name, ins: Running(name, ins, function, frames)), [frame]
+
+    return draw
+
+
+def _of_series(make: Callable[[str, tuple[str, ...]], Op]) -> Callable[[random.Random], Drawn]:
+    return lambda rng: (make, [_series(rng)])
+
+
+SERIES: dict[str, Callable[[random.Random], Drawn]] = {
+    "attention": _attention,
+    "scan": _scan,
+    "positions": _of_series(lambda name, ins: Positions(name, ins, "learned")),
+    "last_step": _of_series(LastStep),
+    "history": _history,
+    "running_average": _running("average"),
+    "running_max": _running("max"),
+}

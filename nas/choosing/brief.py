@@ -14,6 +14,7 @@ from nas.choosing.battery import CLASS_BYTES, energy_formula, rates_known, read_
 from nas.choosing.choose import FrontRow, parse_rows
 from nas.choosing.firmware import Proofs, c_prefix, firmware, first_checks, proven
 from nas.choosing.measured import CYCLE_BAND, TFLM_CODE_KB, band, misses_text, verdicts_of
+from nas.choosing.steps import steps_in_words, steps_of
 from nas.run_folder import (
     judged_crosswise,
     read_front,
@@ -33,6 +34,9 @@ FILES = """\
 | `model.npz` | the integers themselves: graph, weights, biases, scales |
 | `architecture.json` | network, input normalisation, cost per operator, plan, confusions |
 | `verification.json` | runtimes that ran it, inputs, differing outputs |"""
+FILES_OF_STEPS = """
+| `c_step/` | the same step by step: no window, a state that you own |
+| `steps.json` | its run on the emulated chip |"""
 FILES_OF_C = """
 | `c/` | the same in C for a Cortex-M4: no heap, no libraries, a self-test |
 | `verdict.json` | its run on the emulated chip: bytes, instructions, cycles |"""
@@ -72,13 +76,15 @@ def write_briefs(run: Path) -> None:
     for row in rows:
         folder = run / "candidates" / row.id
         proof = folder / "verification.json"
+        about = read_json(folder / "architecture.json")
         proofs = Proofs(
             read_json(proof) if proof.exists() else None,
             verdicts.get(row.id),
             list(verdicts.values()),
             c_prefix(folder),
+            steps_of(folder, about),
         )
-        text = brief(row, read_json(folder / "architecture.json"), manifest, proofs)
+        text = brief(row, about, manifest, proofs)
         write_atomic(folder / "README.md", text.encode())
 
 
@@ -106,7 +112,7 @@ def brief(row: FrontRow, about: Document, manifest: Document, proofs: Proofs) ->
         "## What is proven, and what is not",
         proven(row, proofs),
         "## Files",
-        FILES + (FILES_OF_C if proofs.prefix else ""),
+        FILES + (FILES_OF_C if proofs.prefix else "") + (FILES_OF_STEPS if proofs.steps else ""),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -183,12 +189,21 @@ def _needs(row: FrontRow, about: Document, manifest: Document, proofs: Proofs) -
 
 {_kinds(row, proofs)}
 
-{_bits(row, about)}Energy = latency x active current x supply voltage of the profile: the core,
+{_steps(row, manifest, proofs)}{_bits(row, about)}\
+Energy = latency x active current x supply voltage of the profile: the core,
 without sensors, radio, regulator and sleep. All of this is from the int8 inputs on: quantising the
 window, in time and code, comes on top. Battery life:
 `nas pick RUN {row.id} --every-s 1 --cell CR2032`.
 
 {_under_tflm(proofs.verification)}"""
+
+
+def _steps(row: FrontRow, manifest: Document, proofs: Proofs) -> str:
+    """What it needs step by step; "" where it does not run so."""
+    if proofs.steps is None:
+        return ""
+    clock_hz = manifest["profile"]["clock_hz"]
+    return steps_in_words(proofs.steps, row.ram_bytes, clock_hz) + "\n\n"
 
 
 def _kinds(row: FrontRow, proofs: Proofs) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from nas.choosing.choose import FrontRow
 from nas.choosing.measured import CYCLE_BAND
+from nas.choosing.steps import Steps, c_steps
 from nas.deploy.c_text import comment, identifiers
 from nas.export.emulate import Verdict
 
@@ -64,12 +65,14 @@ class Proofs:
         verdict: of the run on the emulated chip; None where bytes and time are predicted.
         others: verdicts of all of the run's candidates that were run there.
         prefix: of the C in the folder `c`; None without that folder.
+        steps: how it runs step by step; None where it does not.
     """
 
     verification: Document | None
     verdict: Verdict | None
     others: Sequence[Verdict]
     prefix: str | None
+    steps: Steps | None = None
 
 
 def c_prefix(folder: Path) -> str | None:
@@ -83,12 +86,13 @@ def firmware(row: FrontRow, about: Document, proofs: Proofs) -> str:
     prefix = proofs.prefix
     if prefix is None:
         return NO_C.format(id=row.id)
-    names = identifiers(source["name"] for source in about["graph"]["inputs"]).values()
+    inputs = identifiers(source["name"] for source in about["graph"]["inputs"])
+    names = inputs.values()
     upper, verdict = prefix.upper(), proofs.verdict
     arena = (
         "" if verdict is None else f"{verdict.measured_ram_bytes - verdict.stack_bytes:,} bytes, "
     )
-    return C_USE.format(
+    whole = C_USE.format(
         id=row.id,
         prefix=prefix,
         upper=upper,
@@ -99,6 +103,7 @@ def firmware(row: FrontRow, about: Document, proofs: Proofs) -> str:
         quantise="\n".join(f"    {prefix}_quantise_{name}(arena, {name});" for name in names),
         classes=comment(", ".join(f"{i} {name}" for i, name in enumerate(about["classes"]))),
     )
+    return whole if proofs.steps is None else f"{whole}\n\n{c_steps(proofs.steps, prefix, inputs)}"
 
 
 def first_checks(about: Document, verdict: Verdict | None) -> str:

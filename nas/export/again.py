@@ -7,23 +7,31 @@ import numpy as np
 from nas.deploy.c_bundle import TEMPLATES, TEST_VECTORS, c_bundle
 from nas.deploy.c_text import check_prefix
 from nas.errors import BuildError, RunError
-from nas.export.bundle import describe, write_c
+from nas.export.bundle import describe, step_bundle, write_c
 from nas.export.emulate import prefix_of
 from nas.hardware.memory import MemoryPlan, check_plan
 from nas.hardware.profile import Profile
 from nas.hardware.program import program_of
+from nas.hardware.stepwise import stepwise
 from nas.network.integer import load_integer_model
 from nas.network.random_model import random_inputs
+from nas.network.streaming import why_not
 from nas.run_folder import read_json
 
 KERNEL_SUFFIXES = (".c", ".h", ".S", ".inc", ".o")
 
 
-def write_again(run: Path, name: str, prefix: str, out: Path) -> dict[str, str]:
+def write_again(
+    run: Path, name: str, prefix: str, out: Path, steps: bool = False
+) -> dict[str, str]:
     """Writes the bundle of candidate `name` to `out` and returns its files; test inputs are random.
 
+    Args:
+        steps: the form that runs step by step.
+
     Raises:
-        RunError: no such candidate, a prefix that is no C identifier, a folder of something else.
+        RunError: no such candidate, a prefix that is no C identifier, a folder of something else,
+            a network that does not run step by step.
     """
     check_prefix(prefix)
     folder = run / "candidates" / name
@@ -42,7 +50,13 @@ def write_again(run: Path, name: str, prefix: str, out: Path) -> dict[str, str]:
     program = program_of(model.graph, plan, profile.flash_wait_states)
     inputs = random_inputs(model.graph, TEST_VECTORS, np.random.default_rng(0))
     about = describe(f"Candidate {name}", document["classes"], document["inputs"])
-    files = c_bundle(model, program, inputs, about, prefix)
+    if steps:
+        held = stepwise(model.graph, profile)
+        if held is None:
+            raise RunError(f"{name}: does not run step by step: {why_not(model.graph)}")
+        files = step_bundle(model, held, inputs, about, prefix)
+    else:
+        files = c_bundle(model, program, inputs, about, prefix)
     write_c(out, files)
     return files
 

@@ -89,11 +89,15 @@ def write_candidate(run: Path, candidate: Candidate, task: Task) -> Path:
 
 
 def step_bundle(
-    model: IntegerModel, held: Stepwise, inputs: Mapping[str, Int8], about: Description
+    model: IntegerModel,
+    held: Stepwise,
+    inputs: Mapping[str, Int8],
+    about: Description,
+    prefix: str = "model",
 ) -> dict[str, str]:
     """The files of a windowed model's stepwise form; `inputs` are whole windows."""
     stepped = step_model(model, held.made)
-    return c_bundle(stepped, held.program, inputs, about, made=held.made)
+    return c_bundle(stepped, held.program, inputs, about, prefix, made=held.made)
 
 
 def describe(title: str, classes: Sequence[str], inputs: Mapping[str, Any]) -> Description:

@@ -41,6 +41,7 @@ class StepVerdict:
     outputs_compared: int
     outputs_differing: int
     largest_difference: int
+    argmax_agreement: float
     predicted_ram_bytes: int
     measured_ram_bytes: int
     predicted_flash_bytes: int
@@ -87,12 +88,13 @@ def emulate_steps(
             machine.run(reset, (ARENA,))
             rows = range(len(expected))
             got = np.stack([_window(machine, step, held, inputs, row) for row in rows])
+            got = got.reshape(expected.shape)
             middle, last = (
                 _measure(machine, reset, step, held, inputs, frame)
                 for frame in (max(0, held.made.frames // 2 - 1), held.made.frames - 1)
             )
             image = machine.image
-    apart = np.abs(got.reshape(expected.shape).astype(np.int16) - expected)
+    apart = np.abs(got.astype(np.int16) - expected)
     waits, stack = bench.profile.flash_wait_states, max(middle.stack_bytes, last.stack_bytes)
     return StepVerdict(
         id=name,
@@ -103,6 +105,7 @@ def emulate_steps(
         outputs_compared=expected.size,
         outputs_differing=int((apart > 0).sum()),
         largest_difference=int(apart.max()),
+        argmax_agreement=float((got.argmax(1) == expected.argmax(1)).mean()),
         predicted_ram_bytes=held.ram_bytes,
         measured_ram_bytes=image.static_bytes + stack,
         predicted_flash_bytes=held.flash_bytes,

@@ -9,7 +9,7 @@ ones.
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,68 +22,19 @@ from nas.emulation.tools import cache_folder, check_tools
 from nas.errors import BuildError, MachineFault, Mismatch, RunError, ToolMissing
 from nas.export import runtimes
 from nas.export.emulate import Bench, Verdict, emulate
+from nas.export.emulate_steps import StepVerdict, emulate_steps
+from nas.export.verification import Check, Proof, Verification
 from nas.hardware.memory import MemoryPlan
 from nas.hardware.profile import Profile
+from nas.hardware.stepwise import stepwise
 from nas.network import reference
 from nas.network.integer import IntegerModel, load_integer_model
 from nas.network.numerics import Int8, Rounding
 from nas.run_folder import read_front, read_json, write_front, write_json
 from nas.training.workers import MOST_DEATHS, DataSource, pool, prepared
 
-INPUTS, EMULATED_INPUTS = 256, 64
+INPUTS, EMULATED_INPUTS, STEPPED_WINDOWS = 256, 64, 16
 MUST_BE_EQUAL = ("model_integer.onnx", "tflm", "litert")
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One file in one runtime.
-
-    Attributes:
-        compared: outputs that were compared; 0 when the runtime is missing.
-        differing: outputs that differ from the reference in this runtime's rounding.
-        largest_difference: of one output, in integer steps.
-        argmax_agreement: share of inputs with the same class.
-    """
-
-    runtime: str
-    compared: int
-    differing: int
-    largest_difference: int
-    argmax_agreement: float
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """All checks of one candidate.
-
-    Attributes:
-        verified: `host` when every runtime on this machine that must be equal is, `emulated` when
-            the C on the emulated chip is, too.
-        tflm_arena_bytes: what TFLM's interpreter takes for the same graph; None without TFLM.
-        tflite_bytes: size of the file that TFLM would hold in Flash.
-        failure: why the C could not be linked or run; "" when it could.
-    """
-
-    id: str
-    inputs: int
-    verified: Literal["emulated", "host", "no"]
-    runtimes: tuple[Check, ...]
-    tflm_arena_bytes: int | None
-    tflite_bytes: int
-    failure: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, as in verification.json."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """What verification.json and verdict.json of a candidate hold; no verdict if the C failed."""
-
-    verification: Verification
-    verdict: Verdict | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +119,13 @@ def verify_candidate(folder: Path, inputs: dict[str, Int8], bench: Bench) -> Pro
     verdict, failure = _emulated(folder, model, used, bench)
     if verdict is not None:
         checks.append(_c_check(verdict))
+    steps, stepwise_failure = _emulated_steps(folder, model, used, bench)
+    if steps is not None:
+        checks.append(_step_check(steps))
+    failure = failure or stepwise_failure
     verified: Literal["emulated", "host", "no"] = "host" if equal else "no"
-    if equal and verdict is not None and not verdict.outputs_differing:
+    proved = verdict is not None and not verdict.outputs_differing
+    if equal and proved and not failure and not (steps and steps.outputs_differing):
         verified = "emulated"
     data = (folder / "model.tflite").read_bytes()
     verification = Verification(
@@ -181,7 +137,7 @@ def verify_candidate(folder: Path, inputs: dict[str, Int8], bench: Bench) -> Pro
         len(data),
         failure,
     )
-    return Proof(verification, verdict)
+    return Proof(verification, verdict, steps)
 
 
 def _emulated(
@@ -196,6 +152,31 @@ def _emulated(
         return emulate(folder.name, model, plan, folder / "c", few, bench), ""
     except (BuildError, MachineFault, Mismatch) as error:
         return None, str(error)
+
+
+def _emulated_steps(
+    folder: Path, model: IntegerModel, inputs: dict[str, Int8], bench: Bench
+) -> tuple[StepVerdict | None, str]:
+    """The same of the candidate's stepwise form, where it has one."""
+    few = {name: values[:STEPPED_WINDOWS] for name, values in inputs.items()}
+    held = stepwise(model.graph, bench.profile) if (folder / "c_step").is_dir() else None
+    if held is None:
+        return None, ""
+    try:
+        return emulate_steps(folder.name, model, held, folder / "c_step", few, bench), ""
+    except (BuildError, MachineFault, Mismatch) as error:
+        return None, f"step by step: {error}"
+
+
+def _step_check(steps: StepVerdict) -> Check:
+    return Check(
+        f"C step by step on an emulated Cortex-M4 ({steps.compiler})",
+        steps.outputs_compared,
+        steps.outputs_differing,
+        steps.largest_difference,
+        steps.argmax_agreement,
+        "must be equal to the whole window",
+    )
 
 
 def _c_check(verdict: Verdict) -> Check:
@@ -315,6 +296,10 @@ def _enter(
         latency_s = proof.verdict.modelled_cycles / profile.clock_hz
         row["ram_bytes"] = proof.verdict.measured_ram_bytes
         row["flash_bytes"] = proof.verdict.measured_flash_bytes
+    if proof.steps is not None:
+        row["streamed_ram_bytes"] = proof.steps.measured_ram_bytes
+        row["step_cycles"] = proof.steps.step_cycles
+        row["last_step_cycles"] = proof.steps.last_step_cycles
     row["latency_ms"] = latency_s * 1e3
     row["energy_uj"] = latency_s * profile.active_current_a * profile.supply_voltage_v * 1e6
 
@@ -326,7 +311,7 @@ def _verify_all(
     progress: Callable[[Verification], None],
     bench: Bench,
 ) -> list[Proof]:
-    """Verifies candidates in processes; writes each one's verification.json and verdict.json."""
+    """Verifies candidates in processes; writes each one's proofs."""
     results: list[Proof] = []
     deaths = 0
     with pool(max(1, min(workers, len(folders))), source, verification_inputs) as processes:
@@ -351,10 +336,11 @@ def _verify_all(
 
 def _keep(folder: Path, proof: Proof) -> None:
     write_json(folder / "verification.json", proof.verification.to_json())
-    if proof.verdict is None:
-        (folder / "verdict.json").unlink(missing_ok=True)
-    else:
-        write_json(folder / "verdict.json", proof.verdict.to_json())
+    for name, held in (("verdict.json", proof.verdict), ("steps.json", proof.steps)):
+        if held is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            write_json(folder / name, held.to_json())
 
 
 def data_source(manifest: dict[str, Any]) -> DataSource:
@@ -369,26 +355,3 @@ def data_source(manifest: dict[str, Any]) -> DataSource:
         )
     except KeyError as error:
         raise RunError(f"run.json: no key {error}; it was written by another version") from None
-
-
-def require_equal(results: Sequence[Verification]) -> None:
-    """Raises Mismatch when something differs that must not, or when the C could not be run."""
-    for result in results:
-        if wrong := complaint(result):
-            raise Mismatch(wrong)
-
-
-def complaint(result: Verification) -> str:
-    """What keeps a candidate from being proved, but a runtime that is missing; "" if nothing."""
-    if result.failure:
-        return f"{result.id}: its C was not run on the emulated chip: {result.failure}"
-    for check in result.runtimes:
-        if check.note.startswith("float kernels") or not check.differing:
-            continue
-        where = "" if check.note.startswith("must be") else f"; {check.note}"
-        return (
-            f"{result.id}: {check.differing} of {check.compared} outputs differ in"
-            f" {check.runtime} (by up to {check.largest_difference}){where}; they must be"
-            " equal: report this candidate's folder"
-        )
-    return ""

@@ -39,6 +39,8 @@ STAGED_FROM = 2 * TILE  # positions from which weights are read often enough to 
 ADD_BYTES, MUL_BYTES, TABLE_BYTES = 28, 12, 256  # sizeof(nas_add), sizeof(nas_mul), entries
 ATTENTION_BYTES, EXPONENTIAL_BYTES = 32, 4 * 256  # sizeof(nas_attention), its table
 SCAN_BYTES, DECAY_BYTES, RUNNING_BYTES = 32, 2 * 256, 8  # sizeof(nas_scan), its table, nas_running
+MOST_STATES, SCAN_BLOCK = 128, 16  # of a scan: what its sums hold; channels side by side
+ROW_BLOCK = 4  # queries side by side
 MOST_STEPS = 4095  # whose exponentials a sum of 32 bits holds
 
 
@@ -170,18 +172,23 @@ def in_words(count: int) -> int:
 
 
 def _attention(op: Attention, graph: Graph) -> Kernel:
-    steps = graph.shapes[op.inputs[1]][1]
+    steps, rows = graph.shapes[op.inputs[1]][1], min(ROW_BLOCK, graph.shapes[op.name][1])
     if steps > MOST_STEPS:
         raise UnsupportedOp(
             f"{op.name}: attention over {steps} steps has no kernel, only up to {MOST_STEPS};"
             " shorten the series by a stride before it"
         )
-    return Kernel("attention", ATTENTION_BYTES + EXPONENTIAL_BYTES, in_words(steps))
+    return Kernel("attention", ATTENTION_BYTES + EXPONENTIAL_BYTES, rows * in_words(steps))
 
 
 def _scan(op: SelectiveScan, graph: Graph) -> Kernel:
     states, channels = graph.shapes[op.inputs[2]][2], graph.shapes[op.name][2]
-    scratch = 0 if op.carry else in_words(2 * states)
+    if states > MOST_STATES:
+        raise UnsupportedOp(
+            f"{op.name}: a scan of {states} states has no kernel, only up to {MOST_STATES}"
+        )
+    lanes, held = 8 * -(-states // 2), 2 * states * min(channels, SCAN_BLOCK)
+    scratch = lanes if op.carry else lanes + in_words(held)
     return Kernel("selective_scan", SCAN_BYTES + DECAY_BYTES + 4 * channels, scratch)
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from nas.hardware.depthwise_work import depthwise_quantities
 from nas.hardware.gathering import gathering
-from nas.hardware.program import TILE, Program
+from nas.hardware.program import SCAN_BLOCK, TILE, Program
 from nas.network.ops import (
     Add,
     Attention,
@@ -209,31 +209,47 @@ def _depthwise(op: DepthwiseConv2d, program: Program) -> list[Work]:
 
 
 def _attention(op: Attention, program: Program) -> list[Work]:
-    (_, queries, width), steps = program.graph.shapes[op.name], op_steps(op.inputs[1], program)
-    rows, each = queries * op.heads, width // op.heads
+    (_, queries, width), shape = program.graph.shapes[op.name], program.graph.shapes[op.inputs[1]]
+    steps, each, rows = shape[1], width // op.heads, queries * op.heads
+    words = -(-each // 4)
+    if steps < 4 or 4 * words > width:  # the kernel's path for all that is not large enough
+        quantities = {
+            "plain_row": rows,
+            "plain_step": rows * steps,
+            "plain_product": rows * steps * each,
+            "plain_output": rows * each,
+        }
+        return [Work("attention", quantities)]
+    tail, fours = steps % 4 > 0, steps // 4
+    unaligned = UNALIGNED[width % 4] + UNALIGNED[each % 4] if width % 4 + each % 4 else 0
     quantities = {
+        "query": queries,
         "row": rows,
-        "step": rows * steps,
-        "product": rows * steps * each,
-        "output": rows * each,
+        "row_word": rows * words,
+        "tail": rows * tail,
+        "tail_word": rows * tail * words,
+        "four": rows * (fours + tail),
+        "four_word": rows * (fours + tail) * words,
+        "unaligned": rows * (fours + tail) * words * unaligned,
+        "narrow": rows * (each < 4),
     }
     return [Work("attention", quantities)]
-
-
-def op_steps(tensor: str, program: Program) -> int:
-    """Steps of a series."""
-    return program.graph.shapes[tensor][1]
 
 
 def _scan(op: SelectiveScan, program: Program) -> list[Work]:
     (_, steps, channels) = program.graph.shapes[op.name]
     states = program.graph.shapes[op.inputs[2]][2]
+    blocks = -(-channels // SCAN_BLOCK)
     quantities = {
-        "channel": channels,
+        "block": blocks,
+        "step": blocks * steps,
+        "widened": blocks * steps * states,
+        "cleared": 0 if op.carry else channels * states,
         "value": steps * channels,
-        "state": steps * channels * states,
+        "pair": steps * channels * (states // 2),
+        "single": steps * channels * (states % 2),
     }
-    return [Work("selective_scan", quantities)]
+    return [Work("selective_scan", quantities, channels / 2)]
 
 
 def _positions(op: Positions, program: Program) -> list[Work]:

@@ -8,6 +8,9 @@ from nas.cli_types import positive, share_above_0
 from nas.errors import UsageError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nas.data.task import Task
     from nas.importing.datafile import Import
     from nas.importing.recordings import Columns
     from nas.importing.windows import Cut
@@ -22,6 +25,8 @@ examples:
   nas import recordings --name "{group}_{label}_{sensor}.csv" --sensor accel=x,y,z@50 \\
       --sensor gyro=x,y,z@100 --time t --time-unit ms --window-s 2 --out my_sensors.npz
 
+  nas import Coswara-Data --task covid-audio --out coswara.npz       (nas tasks lists them)
+
 Every sensor is resampled to one rate by straight lines between samples (means over a period where
 the rate is clearly lower than the recording's). Missing values and short silences are bridged so;
 windows never cross a gap. Windows that overlap never lie in two splits: without --group each
@@ -33,7 +38,7 @@ def add_import_verb(verbs: Any) -> None:
     """Adds the verb `import` to the parser's."""
     parser = verbs.add_parser(
         "import",
-        help="make a data file from CSV or parquet recordings",
+        help="make a data file from CSV or parquet recordings, or from a published data set",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -43,6 +48,11 @@ def add_import_verb(verbs: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="F.npz", help="data file")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be written")
     parser.add_argument("--quiet", action="store_true", help="no progress, for logs")
+    parser.add_argument(
+        "--task",
+        metavar="NAME",
+        help="read the folder of a published data set instead; no option below goes with it",
+    )
     where = parser.add_argument_group("what is where")
     where.add_argument(
         "--sensor",
@@ -84,7 +94,7 @@ def add_import_verb(verbs: Any) -> None:
 
 def _add_window_options(parser: argparse.ArgumentParser) -> None:
     windows = parser.add_argument_group("windows")
-    windows.add_argument("--window-s", type=positive, required=True, metavar="S")
+    windows.add_argument("--window-s", type=positive, metavar="S", help="needed without --task")
     windows.add_argument("--stride-s", type=positive, metavar="S", help="(as --window-s)")
     windows.add_argument(
         "--purity",
@@ -112,27 +122,61 @@ def _add_window_options(parser: argparse.ArgumentParser) -> None:
 
 def run_import(chosen: argparse.Namespace) -> int:
     """Reads, prints what was found and, without --dry-run, writes the file."""
-    from nas.importing.datafile import import_recordings, to_bytes, write
+    from nas.importing.datafile import import_recordings
     from nas.progress import Progress
 
-    columns, cut = _plan(chosen)
     out: Path = chosen.out
     if out.suffix != ".npz":
         raise UsageError(f"--out {out}: a data file ends in .npz")
     if out.is_dir() or not out.parent.is_dir():
         raise UsageError(f"--out {out}: must be a file in a folder that exists")
+    if chosen.task is not None:
+        return import_published(chosen)
+    columns, cut = _plan(chosen)
     with Progress(chosen.quiet) as progress:
         made = import_recordings(chosen.recordings, columns, cut, out.stem, progress)
     _print(made, columns, cut)
-    windows = len(made.arrays["y"])
-    if chosen.dry_run:
-        size = len(to_bytes(made.arrays))
+    return _write(made.arrays, out, chosen.dry_run, "")
+
+
+def _write(arrays: "dict[str, NDArray[Any]]", out: Path, dry_run: bool, task: str) -> int:
+    """Writes the file, or says how large it would be; `task` is the option to search it with."""
+    from nas.importing.datafile import to_bytes, write
+
+    windows = len(arrays["y"])
+    if dry_run:
+        size = len(to_bytes(arrays))
         print(f"dry run: nothing written; {out} would hold {windows:,} windows in {size:,} bytes")
         return 0
-    size = write(made.arrays, out)
+    size = write(arrays, out)
     print(f"wrote {out}: {windows:,} windows in {size:,} bytes")
-    print(f"next: nas search --data {out} --device cortex-m4-64k --minutes 10")
+    print(f"next: nas search {task}--data {out} --device cortex-m4-64k --minutes 10")
     return 0
+
+
+def import_published(chosen: argparse.Namespace) -> int:
+    """Reads the folder of a named task's data set, prints what it holds and writes it."""
+    from nas.data.named_tasks import find_data, find_task
+    from nas.progress import Progress
+
+    for option in ("sensor", "vector", "time", "label", "group", "split", "recording", "name"):
+        if getattr(chosen, option):
+            raise UsageError(f"--{option} with --task: the task knows its layout; leave one out")
+    if chosen.window_s is not None:
+        raise UsageError("--window-s with --task: the task knows its windows; leave one out")
+    if find_task(chosen.task).read is None or len(chosen.recordings) != 1:
+        raise UsageError(f"--task {chosen.task}: give one folder, of a task that reads folders")
+    folder: Path = chosen.recordings[0]
+    with Progress(chosen.quiet) as progress:
+        given = find_data(chosen.task, str(folder), None, progress.status)
+    if given.original is None:
+        raise UsageError(f"{folder}: is a file already; nas search --data takes it as it is")
+    for modality in given.task.modalities:
+        print(f"{modality.name}: {' x '.join(map(str, modality.shape))}, {modality.values.dtype}")
+    for note in given.original.notes:
+        print(note)
+    _print_splits(given.task)
+    return _write(given.data_file(), chosen.out, chosen.dry_run, f"--task {chosen.task} ")
 
 
 def _plan(chosen: argparse.Namespace) -> "tuple[Columns, Cut]":
@@ -140,6 +184,8 @@ def _plan(chosen: argparse.Namespace) -> "tuple[Columns, Cut]":
     from nas.importing.recordings import Columns, compile_pattern
     from nas.importing.windows import Cut
 
+    if chosen.window_s is None:
+        raise UsageError("no --window-s; give the length of a window in seconds, or --task NAME")
     sensors = [parse_sensor(text, False) for text in chosen.sensor]
     sensors += [parse_sensor(text, True) for text in chosen.vector]
     names = [sensor.name for sensor in sensors]
@@ -232,6 +278,23 @@ def _print(made: "Import", columns: "Columns", cut: "Cut") -> None:
     _print_classes(made)
 
 
+def _print_splits(task: "Task") -> None:
+    """Groups, windows and windows of each class in each split."""
+    import numpy as np
+
+    from nas.data.data_rules import SPLITS
+    from nas.tables import print_table
+
+    rows = []
+    for code, split in enumerate(SPLITS):
+        inside = task.split == code
+        counts = np.bincount(task.y[inside], minlength=task.classes)
+        groups = "" if task.group is None else f"{len(np.unique(task.group[inside])):,}"
+        rows.append((split, groups, f"{inside.sum():,}", *(f"{n:,}" for n in counts)))
+    columns = ("split", "groups", "windows", *task.class_names)
+    print_table(columns, rows, right=columns[1:])
+
+
 def _print_classes(made: "Import") -> None:
     import numpy as np
 
@@ -240,14 +303,7 @@ def _print_classes(made: "Import") -> None:
 
     task = made.task
     assert task.group is not None
-    rows = []
-    for code, split in enumerate(SPLITS):
-        inside = task.split == code
-        counts = np.bincount(task.y[inside], minlength=task.classes)
-        groups = len(np.unique(task.group[inside]))
-        rows.append((split, f"{groups:,}", f"{inside.sum():,}", *(f"{n:,}" for n in counts)))
-    columns = ("split", "groups", "windows", *task.class_names)
-    print_table(columns, rows, right=columns[1:])
+    _print_splits(task)
     rows = []
     for group in np.unique(task.group)[:MOST_GROUPS]:
         inside = task.group == group

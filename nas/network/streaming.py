@@ -103,6 +103,15 @@ def stepping(graph: Graph) -> Stepping:
     return Stepping(made, steps // frames, frames, last_only, names)
 
 
+def why_not(graph: Graph) -> str:
+    """What keeps `graph` from running step by step; "" if nothing does."""
+    try:
+        stepping(graph)
+    except NotCausal as reason:
+        return str(reason)
+    return ""
+
+
 def _timed(graph: Graph, series: set[str]) -> set[str]:
     """Names of the tensors that go on with time: from series inputs up to the readouts."""
     timed = set(series)

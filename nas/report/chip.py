@@ -3,6 +3,7 @@
 from typing import Any
 
 from nas.choosing.measured import CYCLE_BAND, TFLM_CODE_KB, band
+from nas.choosing.steps import steps_in_words
 from nas.export.emulate import Verdict
 from nas.report.data import Candidate, Run
 from nas.report.format import (
@@ -35,14 +36,24 @@ def kinds(candidate: Candidate) -> tuple[str, str]:
 def emulated(candidate: Candidate, run: Run) -> str:
     """The run on the emulated chip, or why there was none."""
     verdict = candidate.verdict
+    steps = step_by_step(candidate, run)
     if verdict is None:
         failure = dig(candidate.verification, "failure")
         why = esc(str(failure).rstrip(".")) if failure else "nas verify does it"
         return (
             f'<p class="note">Not run on the emulated chip: {why}. RAM, Flash, latency and energy '
             "are predicted.</p>"
-        )
-    return _verdict_words(verdict) + _verdict_facts(candidate, verdict, run) + _predictions(verdict)
+        ) + steps
+    facts_ = _verdict_facts(candidate, verdict, run)
+    return _verdict_words(verdict) + facts_ + _predictions(verdict) + steps
+
+
+def step_by_step(candidate: Candidate, run: Run) -> str:
+    """What it needs where it runs step by step; "" where it does not."""
+    ram, clock_hz = candidate.values["ram_bytes"], number(dig(run.manifest, "profile", "clock_hz"))
+    if candidate.steps is None or ram is None or clock_hz is None:
+        return ""
+    return f'<p class="note">{esc(steps_in_words(candidate.steps, ram, clock_hz))}</p>'
 
 
 def _verdict_words(verdict: Verdict) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from nas.choosing.choose import FrontRow, knee, parse_rows
 from nas.choosing.measured import verdict_of
+from nas.choosing.steps import Steps, steps_of
 from nas.errors import GraphError, PlanError, RunError
 from nas.export.emulate import Verdict
 from nas.hardware.memory import MemoryPlan, check_plan
@@ -71,6 +72,7 @@ class Candidate:
         document: architecture.json, of which `graph`, `per_op` and `plan` are checked already.
         verification: verification.json, or None without one.
         verdict: what the emulated chip measured; None where RAM, Flash and time are predicted.
+        steps: how it runs step by step; None where it does not.
         files: names of what lies in the candidate's folder; a folder ends in a slash.
     """
 
@@ -86,6 +88,7 @@ class Candidate:
     document: Mapping[str, Any]
     verification: Mapping[str, Any] | None
     verdict: Verdict | None
+    steps: Steps | None
     files: tuple[str, ...]
 
 
@@ -251,7 +254,8 @@ def _read_candidate(folder: Path, index: int, row: Mapping[str, str]) -> Candida
     return Candidate(
         index, name, row["verified"] or "no", values, row["weight_bits"], row["modalities"],
         graph, per_op, plan, document, verification,
-        verdict_of(home, values["ram_bytes"], values["flash_bytes"]), files,
+        verdict_of(home, values["ram_bytes"], values["flash_bytes"]), steps_of(home, document),
+        files,
     )  # fmt: skip
 
 

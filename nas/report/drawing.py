@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nas.hardware.memory import MemoryPlan, lifetimes
 from nas.network.graph import Graph
-from nas.network.ops import Op, size
+from nas.network.ops import Add, Op, size
 from nas.report.format import esc, kilobytes, plural, shape
 from nas.report.words import has_relu, sensors_of, title, weight_bits
 
@@ -28,8 +28,9 @@ def flow_svg(graph: Graph) -> str:
     places = _places(graph)
     width = max(place.x for place in places.values()) + BOX + GAP_X
     height = max(place.y for place in places.values()) + TALL + 6
+    taken = set(places.values())
     lines = [
-        _edge(places[name], places[op.name])
+        _edge(places[name], places[op.name], taken, isinstance(op, Add))
         for op in graph.ops
         for name in dict.fromkeys(op.inputs)
     ]
@@ -44,23 +45,46 @@ def flow_svg(graph: Graph) -> str:
 
 def _places(graph: Graph) -> dict[str, Place]:
     """Rows by the longest way from a sensor; columns by the sensors an operator sees."""
-    lane = {source.name: float(i) for i, source in enumerate(graph.inputs)}
-    sensors = sensors_of(graph)
-    rank = dict.fromkeys(lane, 0)
-    wanted = dict(lane)
+    rank = {source.name: 0 for source in graph.inputs}
     for op in graph.ops:
         rank[op.name] = 1 + max(rank[name] for name in op.inputs)
-        seen = sensors[op.name]
-        wanted[op.name] = sum(lane[name] for name in seen) / len(seen)
+    wanted = _wanted_columns(graph, rank)
     rows: dict[int, list[str]] = {}
     for name in sorted(rank, key=lambda n: wanted[n]):
         rows.setdefault(rank[name], []).append(name)
     columns = {k: v for row in rows.values() for k, v in _spread(row, wanted).items()}
     first = min(columns.values())
     return {
-        name: Place(4 + (columns[name] - first) * (BOX + GAP_X), 4 + rank[name] * (TALL + GAP_Y))
+        name: Place(
+            4 + GAP_X + (columns[name] - first) * (BOX + GAP_X), 4 + rank[name] * (TALL + GAP_Y)
+        )
         for name in rank
     }
+
+
+def _wanted_columns(graph: Graph, rank: Mapping[str, int]) -> dict[str, float]:
+    """A lane for each sensor, as wide as its widest row; where sensors meet, between the lanes."""
+    sensors = sensors_of(graph)
+    starts: dict[str, float] = {}
+    wanted: dict[str, float] = {}
+    free = 0.0
+    for source in graph.inputs:
+        lane = [op for op in graph.ops if sensors[op.name] == {source.name}]
+        columns = {source.name: free}
+        taken = {(0, free)}
+        for op in lane:
+            column = min(columns[name] for name in op.inputs)
+            while (rank[op.name], column) in taken:
+                column += 1
+            columns[op.name] = column
+            taken.add((rank[op.name], column))
+        starts[source.name] = free
+        free = max(columns.values()) + 1
+        wanted |= columns
+    for op in graph.ops:
+        seen = sensors[op.name]
+        wanted.setdefault(op.name, sum(starts[name] for name in seen) / len(seen))
+    return wanted
 
 
 def _spread(row: list[str], wanted: Mapping[str, float]) -> dict[str, float]:
@@ -72,15 +96,21 @@ def _spread(row: list[str], wanted: Mapping[str, float]) -> dict[str, float]:
     return placed
 
 
-def _edge(start: Place, end: Place) -> str:
+def _edge(start: Place, end: Place, taken: set[Place], to_sum: bool) -> str:
     x0, y0, x1, y1 = start.x + BOX / 2, start.y + TALL, end.x + BOX / 2, end.y
-    if x0 == x1 and y1 - y0 > GAP_Y:  # passes boxes of its own column: go around them
-        side = start.x + BOX + GAP_X * 0.6
-        path = f"M{start.x + BOX} {y0 - TALL / 2} H{side:.0f} V{y1 + TALL / 2} H{end.x + BOX}"
+    bend = y1 - GAP_Y
+    blocked = any(place.x == start.x and start.y < place.y < end.y for place in taken)
+    if blocked and x0 == x1:  # around the boxes of its column: left to a sum, else right
+        out = start.x if to_sum else start.x + BOX
+        side = out + GAP_X * (-0.6 if to_sum else 0.6)
+        path = f"M{out} {y0 - TALL / 2} H{side:.0f} V{y1 + TALL / 2} H{out}"
+    elif blocked:
+        side = start.x + BOX + GAP_X * 0.3
+        path = f"M{start.x + BOX} {y0 - TALL / 2} H{side:.0f} V{bend}"
+        path += f" C{side:.0f} {y1 - 6} {x1} {bend} {x1} {y1}"
     elif x0 == x1:
         path = f"M{x0} {y0} V{y1}"
     else:
-        bend = y1 - GAP_Y
         path = f"M{x0} {y0} V{bend} C{x0} {y1 - 6} {x1} {bend} {x1} {y1}"
     return f'<path class="edge" d="{path}"/>'
 

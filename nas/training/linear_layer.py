@@ -29,7 +29,7 @@ from nas.training.low_bits import learned_quantise
 
 NORM_MOMENTUM = 0.1
 NORM_EPSILON = 1e-5
-RESIDUAL_GAIN = 0.5  # what an Add reads starts at half its size, so that deep sums stay in range
+RESIDUAL_GAIN = 0.5  # what a block adds starts at half its size, so that deep sums stay in range
 STEP_BIAS = (-4.0, 0.0)  # of a scan's dt: half-lives from one reading to some forty
 SMALLEST_GAIN = 1e-12  # of a dead channel: its bias still needs a grid
 LARGEST_BIAS = 1 << 24  # keeps accumulator + bias inside int32 whatever a dead channel's scale is
@@ -51,6 +51,12 @@ def _wants_norm(reader: Op, name: str) -> bool:
     if isinstance(reader, SelectiveScan):
         return name != reader.inputs[1]
     return isinstance(reader, Add | Attention | DepthwiseConv2d | Positions)
+
+
+def _is_summed(op: Linear, graph: Graph) -> bool:
+    """Whether `op` is the end of a block: sums read it, nothing else does, and it has no ReLU."""
+    readers = graph.consumers[op.name]
+    return not op.relu and readers != () and all(isinstance(r, Add) for r in readers)
 
 
 def _makes_steps(op: Linear, graph: Graph) -> bool:
@@ -78,8 +84,7 @@ class LinearLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out))
         if _makes_steps(op, graph):
             nn.init.uniform_(self.bias, *STEP_BIAS)
-        summed = any(isinstance(reader, Add) for reader in graph.consumers[op.name])
-        first = RESIDUAL_GAIN if summed and not op.relu else 1.0
+        first = RESIDUAL_GAIN if _is_summed(op, graph) else 1.0
         normed = normalised(op, graph)
         self.gain = nn.Parameter(torch.full((out,), first)) if normed else None
         self.mean: Tensor
