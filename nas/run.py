@@ -20,7 +20,7 @@ from nas.data.task import Task
 from nas.deploy.toolchain import find_compiler
 from nas.emulation.emulator import check_hook
 from nas.emulation.tools import cache_folder, check_tools
-from nas.errors import RunError, ToolMissing, UsageError
+from nas.errors import RunError, ToolMissing
 from nas.export.front import drop_dominated, export_front
 from nas.export.verification import Verification, complaint, require_equal
 from nas.export.verify import verify_run
@@ -38,7 +38,7 @@ from nas.search.finals import Finalist, shipped_file, train_finals
 from nas.search.own_space import check_space
 from nas.search.rules import OBJECTIVES, Rules, front_hypervolume, front_of, scored
 from nas.search.study import Study, default_storage, open_study
-from nas.search.walk import STANDING, descend
+from nas.search.walk import STANDING, check_walk, descend
 from nas.space import problem_of
 from nas.training import metrics
 from nas.training.scoring import Examined, examine
@@ -77,11 +77,8 @@ def run_search(options: Options) -> Path:
         check_space(options.space, problem)
     check_possible(options.space, problem, profile, budget)
     judged = judging(task, options.validation)
-    if options.distil == "walk" and judged.kind == "cross":
-        raise UsageError(
-            "--distil walk: rows are judged crosswise, and an intermediate teacher has seen all of"
-            " them; use --validation split or --distil logits"
-        )
+    if options.distil == "walk":
+        check_walk(judged)
     own = read_own_model(options.teacher)
     begun = (options.out / "run.json").exists() or (options.out / ".lock").exists()
     if options.resume and not begun:

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.errors import UsageError
 from nas.hardware.profile import Profile
 from nas.progress import Progress
 from nas.run_folder import CostSummary, TrialRecord, write_atomic
 from nas.search.ledger import Ledger, final_training, model_file
 from nas.search.rules import Rules
 from nas.training.recipe import FINAL_FACTOR
+from nas.training.validation import Judging
 from nas.training.workers import MOST_DEATHS, Pool, hand_down, train
 
 BEHIND = "Flash"  # the level behind the last one of a profile
@@ -71,6 +73,15 @@ class Walk:
 
 
 STANDING = Walk()  # without a step: the run's teacher teaches every level
+
+
+def check_walk(judged: Judging) -> None:
+    """Raises UsageError where an intermediate teacher would have seen the rows that judge."""
+    if judged.fold is not None:
+        raise UsageError(
+            "--distil walk: rows are judged crosswise, and an intermediate teacher has seen all of"
+            " them; use --validation split or --distil logits"
+        )
 
 
 def level_of(profile: Profile, cost: CostSummary) -> int:
