@@ -11,6 +11,7 @@
     ├── BudgetError       a device budget that no candidate can meet
     ├── RunError          a run folder that is missing, torn, or of another run
     ├── ToolMissing       a runtime that is not installed; the message holds the install line
+    ├── Refusal           a runtime that is installed and cannot run an exported file
     ├── BuildError        C that a compiler refuses, or a program that its device does not hold
     ├── MachineFault      a program that faults in the emulated device, or never ends
     └── Mismatch          two executions of one model that must be equal and are not
@@ -61,6 +62,10 @@ class RunError(NasError):
 
 class ToolMissing(NasError):
     """A runtime that is not installed."""
+
+
+class Refusal(NasError):
+    """A runtime that cannot run an exported file."""
 
 
 class BuildError(NasError):

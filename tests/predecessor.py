@@ -6,6 +6,7 @@ in the other one and compares every output with the reference.
 """
 
 import importlib.util
+import random
 import sys
 from pathlib import Path
 
@@ -23,17 +24,24 @@ MODELS, INPUTS = 40, 16
 
 
 def write(folder: Path) -> None:
-    """Every operator case and `MODELS` random models; the last one as a candidate's folder."""
+    """Every operator case and `MODELS` random models of each kind; the last as a candidate."""
     from integer_models import OPERATOR_CASES, random_model, single, with_ties
+    from sequence_graphs import FAMILIES, random_sequence
 
     from nas.export.to_onnx import to_onnx
     from nas.export.to_onnx_integer import to_onnx_integer
     from nas.export.to_tflite import to_tflite
     from nas.network.ops import Add, Mul
+    from nas.network.random_model import with_random_numbers
 
     rng = np.random.default_rng(0)
     models = [single(op, shapes, rng) for op, shapes in OPERATOR_CASES]
     models += [m for kind in (Add, Mul) for size in (4096, 15) for m in with_ties(kind, size)]
+    models += [
+        with_random_numbers(random_sequence(random.Random(seed), family), rng)
+        for family in FAMILIES
+        for seed in range(MODELS)
+    ]
     models += [random_model(rng) for _ in range(MODELS)]
     for number, model in enumerate(models):
         (folder / f"{number}.npz").write_bytes(model.to_bytes())

@@ -178,8 +178,8 @@ def test_a_carried_scan_here(states: int) -> None:
         sizes = (count, channels, states, 3, 1 << 30, -5, 1 << 30, -8)
         scan = structure([decay, skip], "3Hbx4i", *sizes)
         u, dt, z, b, c = (Buffer(x.tobytes()) for x in held)
-        inputs = structure([u, dt, b, c, z], "")
-        kernel(scan.address, inputs.address, u.address, Buffer(bytes(4)).address, state.address)
+        scratch = Buffer(bytes(4))
+        kernel(*(held.address for held in (scan, u, dt, b, c, z, u, scratch, state)))
         return u.int8()
 
     whole, stepwise = (Buffer(bytes(2 * channels * states)) for _ in range(2))

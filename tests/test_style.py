@@ -26,10 +26,10 @@ CONFINED = {
     "torch": {"fake_quantise", "linear_layer", "sequence_layers", "student"}
     | {"hints", "low_bits", "loop", "evaluate", "teacher_training", "workers"},
     "optuna": {"study"},
-    "onnx": {"onnx_builder", "to_onnx_integer"},
+    "onnx": {"onnx_arithmetic", "onnx_builder", "onnx_sequence", "to_onnx_integer"},
     "onnxruntime": {"teacher_training"},
-    "ai_edge_litert": {"to_tflite"},
-    "flatbuffers": {"to_tflite"},
+    "ai_edge_litert": {"tflite_writer"},
+    "flatbuffers": {"tflite_writer"},
     "plotly": {"page"},
     "pandas": {"recordings"},
     "scipy": {"fit", "audio"},

@@ -282,15 +282,14 @@ def _scan(e: Emitter, op: SelectiveScan, name: str) -> Calls:
     fields = [f"{name}_decay", f"{name}_skip", steps, channels, states, e.zero(op.name), *factors]
     decay = decay_table(e.model.scales[op.inputs[1]].scale)
     carried = op.name in e.program.state_offsets
-    inputs = f"&(nas_scan_inputs){{{', '.join(map(e.at, op.inputs))}}}"
-    last = e.state(op) if carried else "0"
+    places = [*map(e.at, (*op.inputs, op.name)), e.scratch(op), e.state(op) if carried else "0"]
     return Calls(
         (
             shorts(f"{name}_decay", decay),
             integers(f"{name}_skip", skip),
             f"static const nas_scan {name} = {{{', '.join(map(str, fields))}}};",
         ),
-        (f"NAS(selective_scan)(&{name}, {inputs}, {e.at(op.name)}, {e.scratch(op)}, {last});",),
+        (f"NAS(selective_scan)(&{name}, {', '.join(places)});",),
         ("selective_scan",),
         *(_filled(e, op, 0, 2 * channels * states) if carried else ()),
     )

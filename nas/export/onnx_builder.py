@@ -5,6 +5,7 @@ convolutions want it; the layout changes only at inputs, outputs and reshapes. O
 with 4-bit weights; runtimes lag behind newer ones.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ from nas.network.ops import (
     Concat,
     Conv2d,
     DepthwiseConv2d,
+    LastStep,
     Op,
     Pad,
     Pool,
@@ -62,18 +64,57 @@ class OnnxWriter:
         self.model = model
         self.scope = "inputs"  # prefix of the names of new tensors
         self._nodes: list[NodeProto] = []
+        self._numbers = itertools.count()
         self._constants: list[TensorProto] = []
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Appends a node with one output and returns that output's name."""
-        name = f"{self.scope}/{kind}:{len(self._nodes)}"
+        name = f"{self.scope}/{kind}:{next(self._numbers)}"
         self._nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
+
+    def scan(
+        self,
+        state: str,
+        series: Sequence[str],
+        step: Callable[[str, Sequence[str]], tuple[str, str]],
+        kinds: Sequence[int],
+    ) -> str:
+        """A Scan over the last axis of `series`; the outputs of its steps, side by side there.
+
+        Args:
+            step: appends the nodes of one step, from the state and what `series` hold then to the
+                next state and an output. They may read constants and tensors from outside.
+            kinds: element types of the state, each of `series`, and the output.
+        """
+        number = next(self._numbers)
+        names = [f"{self.scope}/scan {number}/{i}" for i in range(len(series) + 1)]
+        outside, self._nodes = self._nodes, []
+        ends = [self.op("Identity", x) for x in step(names[0], names[1:])]
+        inputs = [_of_kind(name, kind) for name, kind in zip(names, kinds, strict=False)]
+        outputs = [_of_kind(ends[0], kinds[0]), _of_kind(ends[1], kinds[-1])]
+        body = helper.make_graph(self._nodes, names[0], inputs, outputs)
+        self._nodes = outside
+        attributes: dict[str, Any] = {
+            "body": body,
+            "num_scan_inputs": len(series),
+            "scan_input_axes": [3] * len(series),
+            "scan_output_axes": [3],
+        }
+        made = [f"{self.scope}/Scan:{number}/{part}" for part in ("state", "series")]
+        scan = helper.make_node("Scan", [state, *series], made, made[0], **attributes)
+        self._nodes.append(scan)
+        return made[1]
 
     def cast(self, x: str, kind: int) -> str:
         """x as another element type of `TensorProto`."""
         return self.op("Cast", x, to=kind)
+
+    def zeros(self, shape: str) -> str:
+        """int64 zeros of the shape that the tensor `shape` holds."""
+        value = numpy_helper.from_array(np.zeros(1, np.int64))
+        return self.op("ConstantOfShape", shape, value=value)
 
     def constant(self, values: NDArray[Any] | np.generic) -> str:
         """A constant; equal ones are stored once."""
@@ -159,6 +200,10 @@ def declared_shape(shape: Shape) -> Shape:
     return shape[1:] if shape[1] > 1 else shape[2:]
 
 
+def _of_kind(name: str, kind: int) -> Any:
+    return helper.make_tensor_value_info(name, kind, None)
+
+
 def _value(name: str, shape: Shape) -> Any:
     return helper.make_tensor_value_info(name, TensorProto.INT8, [BATCH, *shape])
 
@@ -207,6 +252,13 @@ def pad(writer: OnnxWriter, op: Pad, inputs: Sequence[str], value: np.generic) -
     top, bottom, left, right = op.padding
     around = writer.int64(0, 0, top, left, 0, 0, bottom, right)
     return writer.op("Pad", inputs[0], around, writer.constant(value))
+
+
+def last_step(writer: OnnxWriter, op: LastStep, inputs: Sequence[str]) -> str:
+    """The last column."""
+    steps = writer.model.graph.shapes[op.inputs[0]][1]
+    ends = writer.int64(steps - 1), writer.int64(steps), writer.int64(3)
+    return writer.op("Slice", inputs[0], *ends)
 
 
 def reshape(writer: OnnxWriter, op: Reshape, inputs: Sequence[str]) -> str:

@@ -5,7 +5,8 @@ the rounding of its own; `lite_runtime` says which one it is.
 
 Each function takes a file's bytes and int8 inputs (n, height, width, channels) by modality, and
 returns the int8 logits (n, classes). All run on one thread. A runtime is compared with the
-reference in the rounding mode that `ROUNDING` gives for it, and must then be equal.
+reference in the rounding mode that `ROUNDING` gives for it, and must then be equal. A runtime that
+cannot run a file raises Refusal: none is known to refuse what the exporters write.
 """
 
 import importlib
@@ -13,14 +14,15 @@ import importlib.metadata
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from nas.errors import ToolMissing
+from nas.errors import Refusal, ToolMissing
 from nas.network.numerics import Int8, Rounding
 
 ROUNDING: dict[str, Rounding] = {
@@ -29,6 +31,8 @@ ROUNDING: dict[str, Rounding] = {
     "ai-edge-litert": "double_up",
     "tflite-runtime": "double_up_dense",
 }
+
+REFUSED = "cannot run this file"  # in the message of every Refusal
 
 _ARENA_BYTES = 32 << 20  # TFLM's working memory on the host; only what is used is ever touched
 
@@ -69,12 +73,13 @@ def run_onnx(data: bytes, inputs: Mapping[str, Int8]) -> Int8:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    feed = {}
-    for declared in session.get_inputs():
-        values = inputs[declared.name]
-        feed[declared.name] = values.reshape(len(values), *declared.shape[1:])
-    return np.asarray(session.run(None, feed)[0], np.int8)
+    with _refusals("ONNX Runtime"):
+        session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        feed = {}
+        for declared in session.get_inputs():
+            values = inputs[declared.name]
+            feed[declared.name] = values.reshape(len(values), *declared.shape[1:])
+        return np.asarray(session.run(None, feed)[0], np.int8)
 
 
 def run_tflm(data: bytes, inputs: Mapping[str, Int8]) -> Int8:
@@ -83,7 +88,8 @@ def run_tflm(data: bytes, inputs: Mapping[str, Int8]) -> Int8:
         "tflite_micro.python.tflite_micro.runtime",
         "pip install tflite-micro (its wheels exist for Linux on x86-64 only)",
     )
-    interpreter = runtime.Interpreter.from_bytes(data, arena_size=_ARENA_BYTES)
+    with _refusals("TFLM"):
+        interpreter = runtime.Interpreter.from_bytes(data, arena_size=_ARENA_BYTES)
     # The interpreter knows inputs by position, the file by name.
     main = runtime.schema_fb.Model.GetRootAsModel(data, 0).Subgraphs(0)
     names = [main.Tensors(main.Inputs(i)).Name().decode() for i in range(main.InputsLength())]
@@ -92,13 +98,15 @@ def run_tflm(data: bytes, inputs: Mapping[str, Int8]) -> Int8:
     for n in range(len(arrays[0])):
         for i, values in enumerate(arrays):
             interpreter.set_input(np.ascontiguousarray(values[n : n + 1]), i)
-        interpreter.invoke()
+        with _refusals("TFLM"):
+            interpreter.invoke()
         rows.append(interpreter.get_output(0).reshape(-1).copy())
     return np.asarray(rows, np.int8)
 
 
 def tflm_arena_bytes(data: bytes) -> int | None:
-    """Arena that TFLM's interpreter takes for a .tflite file; None where TFLM is not installed.
+    """Arena that TFLM's interpreter takes for a .tflite file; None where it is not installed or
+    cannot run the file.
 
     Of the 64-bit interpreter, whose pointers are larger: on a Cortex-M4 it is 2 to 6 % less, but
     for the scratch of CMSIS-NN's kernels, which this one does not have.
@@ -107,7 +115,10 @@ def tflm_arena_bytes(data: bytes) -> int | None:
         runtime = importlib.import_module("tflite_micro.python.tflite_micro.runtime")
     except ImportError:
         return None
-    interpreter = runtime.Interpreter.from_bytes(data, arena_size=_ARENA_BYTES)
+    try:
+        interpreter = runtime.Interpreter.from_bytes(data, arena_size=_ARENA_BYTES)
+    except Exception:  # `run_tflm` says why it refuses the file
+        return None
     found = re.search(r"Arena allocation total (\d+) bytes", _stderr_of(interpreter))
     return int(found[1]) if found else None
 
@@ -128,21 +139,36 @@ def _stderr_of(interpreter: Any) -> str:
 
 def run_litert(data: bytes, inputs: Mapping[str, Int8]) -> Int8:
     """Logits of a .tflite file in `lite_runtime`'s own kernels, without XNNPACK or a delegate."""
-    module = lite_runtime().interpreter
+    lite = lite_runtime()
+    module = lite.interpreter
     kernels = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = module.Interpreter(
-        model_content=data, experimental_op_resolver_type=kernels, num_threads=1
-    )
-    interpreter.allocate_tensors()
+    with _refusals(lite.package):
+        interpreter = module.Interpreter(
+            model_content=data, experimental_op_resolver_type=kernels, num_threads=1
+        )
+        interpreter.allocate_tensors()
     indices = {d["name"]: d["index"] for d in interpreter.get_input_details()}
     output = interpreter.get_output_details()[0]["index"]
     rows = []
     for n in range(len(next(iter(inputs.values())))):
         for name, index in indices.items():
             interpreter.set_tensor(index, inputs[name][n : n + 1])
-        interpreter.invoke()
+        with _refusals(lite.package):
+            interpreter.invoke()
         rows.append(interpreter.get_tensor(output).reshape(-1).copy())
     return np.asarray(rows, np.int8)
+
+
+@contextmanager
+def _refusals(runtime: str) -> Iterator[None]:
+    """What a runtime raises of a file that it cannot run, as one line."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # each runtime has classes of its own
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise Refusal(f"{runtime} {REFUSED}: {first}") from None
 
 
 def _import(module: str, remedy: str) -> ModuleType:

@@ -6,7 +6,8 @@ outputs are close to the reference's, not equal. `nas.export.to_onnx_integer` wr
 
 Average pooling would differ most: means of few integers are often exact ties, which the reference
 rounds away from zero and QuantizeLinear to even. A nudge far smaller than the distance between two
-means decides those ties as the reference does. Tables stay tables of bytes.
+means decides those ties as the reference does. Tables stay tables of bytes, and a selective scan
+stays in integers: in float its state would drift from the reference step by step.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from nas.export.onnx_builder import (
     concat,
     conv_attributes,
     conv_weights,
+    last_step,
     max_pool,
     pad,
     pool_attributes,
@@ -27,8 +29,24 @@ from nas.export.onnx_builder import (
     table,
     write,
 )
+from nas.export.onnx_sequence import selective_scan
 from nas.network.integer import IntegerModel
-from nas.network.ops import Add, Concat, Conv2d, DepthwiseConv2d, Mul, Op, Pad, Pool, Reshape, Table
+from nas.network.ops import (
+    Add,
+    Attention,
+    Concat,
+    Conv2d,
+    DepthwiseConv2d,
+    LastStep,
+    Mul,
+    Op,
+    Pad,
+    Pool,
+    Positions,
+    Reshape,
+    SelectiveScan,
+    Table,
+)
 
 STORED_BITS = {8: 8, 4: 4, 2: 8}  # bits of a weight -> bits it takes; 2-bit types need opset 25
 
@@ -112,6 +130,36 @@ def _mul(writer: OnnxWriter, op: Mul, inputs: Sequence[str]) -> str:
     return writer.op("Mul", *inputs)
 
 
+def _attention(writer: OnnxWriter, op: Attention, inputs: Sequence[str]) -> str:
+    """The root of a head's width is in the scale with which the scores become real numbers."""
+    shape = writer.model.graph.shapes[op.name]
+    split = writer.int64(0, op.heads, shape[2] // op.heads, -1)
+    heads = [writer.op("Reshape", x, split) for x in inputs]
+    # Bytes are transposed and not floats: runtimes fuse a product with the scales right beside it.
+    heads[0], heads[2] = (writer.op("Transpose", heads[i], perm=[0, 1, 3, 2]) for i in (0, 2))
+    q, k, v = (_dequantise(writer, n, x) for n, x in zip(op.inputs, heads, strict=True))
+    products = writer.op("MatMul", q, k)
+    scores = _quantise(writer, f"{op.name}/scores", products)
+    root = writer.constant(np.float32((shape[2] // op.heads) ** -0.5))
+    reals = writer.op("Mul", _dequantise(writer, f"{op.name}/scores", scores), root)
+    share = writer.constant(np.float32(1 / 256)), writer.constant(np.int8(-128))
+    # Without this Min ONNX Runtime fuses the softmax into a kernel of its own in which 256 wraps
+    # round to 0 instead of saturating at 255.
+    highest = writer.constant(np.float32(255 / 256))
+    shares = writer.op("Min", writer.op("Softmax", reals, axis=-1), highest)
+    weights = writer.op("QuantizeLinear", shares, *share)
+    mixed = writer.op("MatMul", writer.op("DequantizeLinear", weights, *share), v)
+    turned = writer.op("Transpose", _quantise(writer, op.name, mixed), perm=[0, 1, 3, 2])
+    return writer.op("Reshape", turned, writer.int64(0, shape[2], 1, shape[1]))
+
+
+def _positions(writer: OnnxWriter, op: Positions, inputs: Sequence[str]) -> str:
+    held = writer.model.weights[op.name]
+    stored = writer.constant(held.values.transpose(2, 0, 1)), writer.constant(held.scales[0])
+    reals = writer.op("DequantizeLinear", *stored, writer.constant(np.int8(0)))
+    return writer.op("Add", inputs[0], reals)
+
+
 def _pad(writer: OnnxWriter, op: Pad, inputs: Sequence[str]) -> str:
     return pad(writer, op, inputs, np.float32(0.0))
 
@@ -126,4 +174,8 @@ ROWS: dict[type[Op], Row] = {
     Table: table,
     Pad: _in_float(_pad),
     Reshape: reshape,
+    Attention: _attention,
+    SelectiveScan: selective_scan,
+    Positions: _in_float(_positions),
+    LastStep: last_step,
 }

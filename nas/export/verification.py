@@ -7,6 +7,7 @@ from typing import Any, Literal
 from nas.errors import Mismatch
 from nas.export.emulate import Verdict
 from nas.export.emulate_steps import StepVerdict
+from nas.export.runtimes import REFUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,7 @@ class Check:
     """One file in one runtime.
 
     Attributes:
-        compared: outputs that were compared; 0 when the runtime is missing.
+        compared: outputs that were compared; 0 when the runtime is missing or cannot run the file.
         differing: outputs that differ from the reference in this runtime's rounding.
         largest_difference: of one output, in integer steps.
         argmax_agreement: share of inputs with the same class.
@@ -77,6 +78,8 @@ def complaint(result: Verification) -> str:
     if result.failure:
         return f"{result.id}: its C was not run on the emulated chip: {result.failure}"
     for check in result.runtimes:
+        if REFUSED in check.note:
+            return f"{result.id}: {check.note}; report this candidate's folder"
         if check.note.startswith("float kernels") or not check.differing:
             continue
         where = "" if check.note.startswith("must be") else f"; {check.note}"

@@ -19,7 +19,7 @@ from nas.data.task import Task
 from nas.deploy.toolchain import find_compiler
 from nas.emulation.emulator import check_hook
 from nas.emulation.tools import cache_folder, check_tools
-from nas.errors import BuildError, MachineFault, Mismatch, RunError, ToolMissing
+from nas.errors import BuildError, MachineFault, Mismatch, Refusal, RunError, ToolMissing
 from nas.export import runtimes
 from nas.export.emulate import Bench, Verdict, emulate
 from nas.export.emulate_steps import StepVerdict, emulate_steps
@@ -212,7 +212,7 @@ def _check(folder: Path, run: _Run, inputs: dict[str, Int8], expected: Int8) -> 
         ) from None
     try:
         seen = run.run(data, inputs).reshape(len(expected), -1)
-    except ToolMissing as missing:
+    except (ToolMissing, Refusal) as missing:
         return Check(run.title, 0, 0, 0, 0.0, str(missing))
     expected = expected.reshape(len(expected), -1)
     difference = np.abs(seen.astype(np.int16) - expected.astype(np.int16))

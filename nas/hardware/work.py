@@ -209,34 +209,35 @@ def _depthwise(op: DepthwiseConv2d, program: Program) -> list[Work]:
 
 
 def _attention(op: Attention, program: Program) -> list[Work]:
+    """The table of exponentials, 1 KB, is read twice a score, here and there."""
     (_, queries, width), shape = program.graph.shapes[op.name], program.graph.shapes[op.inputs[1]]
     steps, each, rows = shape[1], width // op.heads, queries * op.heads
-    words = -(-each // 4)
-    if steps < 4 or 4 * words > width:  # the kernel's path for all that is not large enough
-        quantities = {
+    words, fours, tail = -(-each // 4), -(-steps // 4), int(steps % 4 > 0)
+    if steps < 4 or 4 * words > width:  # the kernel's path for what is too small for words
+        plain = {
             "plain_row": rows,
             "plain_step": rows * steps,
             "plain_product": rows * steps * each,
             "plain_output": rows * each,
         }
-        return [Work("attention", quantities)]
-    tail, fours = steps % 4 > 0, steps // 4
-    unaligned = UNALIGNED[width % 4] + UNALIGNED[each % 4] if width % 4 + each % 4 else 0
+        return [Work("attention", plain, 2 * rows * steps)]
+    is_aligned = width % 4 == each % 4 == 0
     quantities = {
         "query": queries,
         "row": rows,
         "row_word": rows * words,
         "tail": rows * tail,
         "tail_word": rows * tail * words,
-        "four": rows * (fours + tail),
-        "four_word": rows * (fours + tail) * words,
-        "unaligned": rows * (fours + tail) * words * unaligned,
-        "narrow": rows * (each < 4),
+        "four": rows * fours,
+        "four_word": rows * fours * words,
+        "unaligned": 0 if is_aligned else rows * fours * words,
+        "narrow": rows if each < 4 else 0,
     }
-    return [Work("attention", quantities)]
+    return [Work("attention", quantities, 8 * rows * fours)]
 
 
 def _scan(op: SelectiveScan, program: Program) -> list[Work]:
+    """The table of decays, 512 bytes, is read once a value, here and there."""
     (_, steps, channels) = program.graph.shapes[op.name]
     states = program.graph.shapes[op.inputs[2]][2]
     blocks = -(-channels // SCAN_BLOCK)
@@ -249,7 +250,7 @@ def _scan(op: SelectiveScan, program: Program) -> list[Work]:
         "pair": steps * channels * (states // 2),
         "single": steps * channels * (states % 2),
     }
-    return [Work("selective_scan", quantities, channels / 2)]
+    return [Work("selective_scan", quantities, steps * channels)]
 
 
 def _positions(op: Positions, program: Program) -> list[Work]:

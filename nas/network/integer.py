@@ -97,6 +97,18 @@ class IntegerModel:
             raise GraphError(f"{op.name}: a weight exceeds {limit}, the most {bits} bits hold")
         if not (held.scales > 0).all():
             raise GraphError(f"{op.name}: needs positive scales")
+        if isinstance(op, SelectiveScan):
+            self._check_sum(op, held)
+
+    def _check_sum(self, op: SelectiveScan, held: Weights) -> None:
+        """States reach 2^14, and what they, c and the skip add up to must fit int32."""
+        states = self.graph.shapes[op.inputs[2]][2]
+        skip = int(np.abs(held.bias.astype(np.int64)).max())
+        if 128 * (states * 128**2 + skip) >= 1 << 31:
+            raise GraphError(
+                f"{op.name}: a skip of {skip} and {states} states may add up to more than int32"
+                " holds; the scales of b and c are too small for it"
+            )
 
     def internal(self, op: Op, part: str) -> float:
         """Scale of what `op` requantises to in between."""

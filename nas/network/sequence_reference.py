@@ -6,6 +6,7 @@ next holds it itself, so a model that runs step by step is made anew for each se
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -20,7 +21,7 @@ from nas.network.ops import (
     Running,
     SelectiveScan,
 )
-from nas.network.softmax import exponentials, softmax
+from nas.network.softmax import exponentials, softmax, softmax_in_float
 
 Step: TypeAlias = Callable[..., Int8]
 
@@ -48,13 +49,18 @@ def attention_factors(model: IntegerModel, op: Attention) -> tuple[float, float,
 
 
 def attention(model: IntegerModel, op: Attention, rounding: Rounding) -> Step:
-    """Scores and weights of every head are int8; the weights' real values are (w + 128) / 256."""
+    """Scores and weights of every head are int8; the weights' real values are (w + 128) / 256.
+
+    LiteRT rounds the products as TFLM does, its predecessor half up; both take the softmax of
+    float32 numbers.
+    """
     to_scores, softmax_scale, to_output = attention_factors(model, op)
-    score, out = (
-        rescaler(np.array([to_scores]), rounding),
-        rescaler(np.array([to_output]), rounding),
-    )
-    table, zero = exponentials(softmax_scale), model.scales[op.name].zero_point
+    products: Rounding = "double_up" if rounding == "double_up_dense" else "double"
+    score, out = (rescaler(np.array([f]), products) for f in (to_scores, to_output))
+    zero = model.scales[op.name].zero_point
+    weigh = partial(softmax, table=exponentials(softmax_scale))
+    if rounding in ("double_up", "double_up_dense"):
+        weigh = partial(softmax_in_float, scale=softmax_scale)
 
     def heads(x: Int8) -> NDArray[np.float64]:
         n, _, steps, channels = x.shape
@@ -63,7 +69,7 @@ def attention(model: IntegerModel, op: Attention, rounding: Rounding) -> Step:
     def step(q: Int8, k: Int8, v: Int8) -> Int8:
         products = (heads(q) @ heads(k).swapaxes(2, 3)).astype(np.int64)  # exact below 2^53
         scores = np.clip(score(products), -128, 127).astype(np.int8)
-        weights = softmax(scores, table).astype(np.float64) + 128
+        weights = weigh(scores).astype(np.float64) + 128
         mixed = out((weights @ heads(v)).astype(np.int64)) + zero
         clipped = np.clip(mixed, -128, 127).astype(np.int8)
         return clipped.swapaxes(1, 2).reshape(q.shape)
@@ -78,6 +84,16 @@ def decay_table(dt_scale: float) -> NDArray[np.int16]:
         decay = np.round((1 << STATE_BITS) / (1.0 + np.exp(x)))
     held: NDArray[np.int16] = np.minimum(decay, (1 << STATE_BITS) - 1).astype(np.int16)
     return held
+
+
+def forgetting_tables(model: IntegerModel, op: SelectiveScan) -> Int64:
+    """(256, states) 1 - a_n in units of 2^-15 for dt of -128 to 127 steps."""
+    decay = decay_table(model.scales[op.inputs[1]].scale).astype(np.int64)
+    halve = rescaler(_HALF)
+    powers = [decay]
+    while len(powers) < model.graph.shapes[op.inputs[2]][2]:
+        powers.append(halve(powers[-1] * decay))
+    return (1 << STATE_BITS) - np.stack(powers, axis=1)
 
 
 def scan_factors(model: IntegerModel, op: SelectiveScan) -> tuple[float, float]:

@@ -19,7 +19,8 @@ _QUARTER = 1 << 24  # in Q5
 # exp(-1/4), exp(-1/2), exp(-1), ... exp(-16) in Q0.
 _BARREL = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
 _EXP_EIGHTH, _THIRD = 1895147668, 715827883  # exp(-1/8), 1/3 in Q0
-_RECIPROCAL = (1515870810, -1010580540)  # 48/17, -32/17 in Q2
+RECIPROCAL = (1515870810, -1010580540)  # 48/17, -32/17 in Q2
+NEWTON_STEPS = 3
 
 
 def _high(a: Int64, b: Int64 | int) -> Int64:
@@ -72,8 +73,8 @@ def reciprocal(total: Int64) -> tuple[Int64, Int64]:
     zeros = 31 - np.floor(np.log2(total.astype(np.float64))).astype(np.int64)  # leading, of 32 bits
     fraction = (total << zeros) - (np.int64(1) << 31)  # total = (1 + fraction) * 2^n
     half = (fraction + _ONE + 1) >> 1  # (1 + fraction) / 2, of two numbers that are not negative
-    x = _RECIPROCAL[0] + _high(half, _RECIPROCAL[1])
-    for _ in range(3):  # Newton's method
+    x = RECIPROCAL[0] + _high(half, RECIPROCAL[1])
+    for _ in range(NEWTON_STEPS):
         missing = (1 << 29) - _high(half, x)
         x = x + np.clip(_high(x, missing) << 2, -(1 << 31), _ONE)
     return np.clip(x << 1, -(1 << 31), _ONE), SUM_BITS - zeros
@@ -92,4 +93,19 @@ def softmax(scores: Int8, table: Int64) -> Int8:
     factor, over_unit = reciprocal(total)
     weights = _shift_right(_high(powers, factor), over_unit + 23) - 128
     clipped: Int8 = np.clip(np.where(powers > 0, weights, -128), -128, 127).astype(np.int8)
+    return clipped
+
+
+def softmax_in_float(scores: Int8, scale: float) -> Int8:
+    """What LiteRT computes on processors with vectors: a table, one sum and one product in float32.
+
+    Differs from `softmax` in a few of a million weights, by one.
+    """
+    step = -np.float32(scale)
+    table = np.exp((step * np.arange(256, dtype=np.float32)).astype(np.float64)).astype(np.float32)
+    powers = table[scores.max(-1, keepdims=True).astype(np.int64) - scores]
+    total = np.add.accumulate(powers, axis=-1)[..., -1:]  # one after another, as a loop adds
+    weights = powers * (np.float32(1) / (total * np.float32(1 / 256)))
+    rounded = np.floor(weights.astype(np.float64) + 0.5) - 128
+    clipped: Int8 = np.clip(rounded, -128, 127).astype(np.int8)
     return clipped

@@ -13,7 +13,7 @@ typedef struct {
 } nas_head;
 
 /* 1 / total, for a total of (1 + f) * 2^n the 31 bits of 1 / (1 + f): Newton's method. */
-static int32_t reciprocal(uint32_t total) {
+static NAS_ONCE int32_t reciprocal(uint32_t total) {
     int32_t half = (int32_t)(total << __builtin_clz(total) >> 1); /* (1 + f) / 2 */
     int32_t x = 1515870810 + nas_scale(half, -1010580540);        /* 48/17 - 32/17 of it */
     NAS_ROLLED
@@ -29,7 +29,7 @@ static int32_t weight_shift(uint32_t total) {
 }
 
 /* 127 - score of every step; returns the least, that of the largest score. */
-static uint32_t score_row(const nas_head *head, const int8_t *query, uint8_t *row) {
+static NAS_ONCE uint32_t score_row(const nas_head *head, const int8_t *query, uint8_t *row) {
     const nas_attention *attention = head->attention;
     const int8_t *key = head->keys;
     uint32_t least = 255;
@@ -47,7 +47,7 @@ static uint32_t score_row(const nas_head *head, const int8_t *query, uint8_t *ro
 }
 
 /* Scores become weights of 0 to 255, of which 256 would be one. */
-static void weigh_row(const nas_attention *attention, uint8_t *row, uint32_t least) {
+static NAS_ONCE void weigh_row(const nas_attention *attention, uint8_t *row, uint32_t least) {
     const int32_t *powers = attention->exponentials;
     uint32_t total = 0;
     NAS_ROLLED
@@ -64,7 +64,7 @@ static void weigh_row(const nas_attention *attention, uint8_t *row, uint32_t lea
 }
 
 /* The weighted sum of all values. */
-static void mix_row(const nas_head *head, const uint8_t *row, int8_t *y) {
+static NAS_ONCE void mix_row(const nas_head *head, const uint8_t *row, int8_t *y) {
     const nas_attention *attention = head->attention;
     NAS_ROLLED
     for (uint32_t i = 0; i < head->width; i++) {

@@ -64,11 +64,6 @@ typedef struct {
     nas_factor sum, out; /* sum over the states to int16, and its product with z to the output */
 } nas_scan;
 
-/* u, dt, z: (steps, channels); b, c: (steps, states). */
-typedef struct {
-    const int8_t *u, *dt, *b, *c, *z;
-} nas_scan_inputs;
-
 /* `count`: steps of all runs. */
 typedef struct {
     uint16_t steps, channels;
@@ -117,10 +112,10 @@ void NAS(look_up)(const int8_t *table, const int8_t *x, int8_t *y, uint32_t size
 void NAS(attention)(const nas_attention *attention, const int8_t *q, const int8_t *k,
                     const int8_t *v, int8_t *y, void *scratch);
 
-/* `state` holds an int16 a channel and state from one run to the next, at first 0; without it (0)
- * every run starts anew. y may be u, dt or z. */
-void NAS(selective_scan)(const nas_scan *scan, const nas_scan_inputs *inputs, int8_t *y,
-                         void *scratch, void *state);
+/* u, dt, z are (steps, channels), b, c (steps, states); y may be u, dt or z. `state` holds an int16
+ * a channel and state from one run to the next, at first 0; without it (0) runs start anew. */
+void NAS(selective_scan)(const nas_scan *scan, const int8_t *u, const int8_t *dt, const int8_t *b,
+                         const int8_t *c, const int8_t *z, int8_t *y, void *scratch, void *state);
 
 /* Over this run's steps and those that `state` knows from runs before: an int32 a channel, at first
  * 0; an int8, at first -128. */

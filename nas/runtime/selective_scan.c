@@ -2,6 +2,10 @@
 #include "sequence.h"
 #include "words.h"
 
+typedef struct {
+    const int8_t *u, *dt, *b, *c, *z;
+} nas_scan_inputs;
+
 /* The states of one channel after one more step; returns the sum of h c. */
 static int32_t advance(int16_t *h, const int8_t *b, const int8_t *c, int32_t u, int32_t decay,
                        uint32_t states) {
@@ -120,11 +124,12 @@ static int scan_fast(const nas_scan *scan, const nas_scan_inputs *inputs, int8_t
 }
 #endif
 
-void NAS(selective_scan)(const nas_scan *scan, const nas_scan_inputs *inputs, int8_t *y,
-                         void *scratch, void *state) {
+void NAS(selective_scan)(const nas_scan *scan, const int8_t *u, const int8_t *dt, const int8_t *b,
+                         const int8_t *c, const int8_t *z, int8_t *y, void *scratch, void *state) {
+    nas_scan_inputs inputs = {u, dt, b, c, z};
     int16_t *h = state == 0 ? scratch : state;
 #if defined(__ARM_FEATURE_DSP)
-    if (scan_fast(scan, inputs, y, scratch, state)) {
+    if (scan_fast(scan, &inputs, y, scratch, state)) {
         return;
     }
 #endif
@@ -133,7 +138,7 @@ void NAS(selective_scan)(const nas_scan *scan, const nas_scan_inputs *inputs, in
         if (state == 0) {
             clear_states(h, scan->states);
         }
-        scan_channel(scan, inputs, y, h, channel);
+        scan_channel(scan, &inputs, y, h, channel);
         h += state == 0 ? 0 : scan->states;
     }
 }
