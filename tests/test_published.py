@@ -18,6 +18,7 @@ from published import (
     write_walk,
 )
 
+from nas.data import residential
 from nas.data.named_tasks import Given, find_data
 from nas.data.slp import area_means
 from nas.data.task import Task
@@ -319,6 +320,38 @@ def test_what_is_not_heard_and_who_is_not_labelled(tmp_path: Path) -> None:
         "left out: 74 windows with a label for less than half of their samples",
     )
     assert len(living) == 134 - 74
+
+
+def shortened(file: Path, kept: Callable[[int, str], bool]) -> None:
+    """Keeps the lines of a file for which `kept`, of the line's number and text, holds."""
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    file.write_text("\n".join(line for n, line in enumerate(lines) if kept(n, line)))
+
+
+def test_a_signal_holds_for_a_second(tmp_path: Path) -> None:
+    house = write_house(tmp_path)
+    walk = house / "experiments" / "living_1"
+    # Access point 5 falls silent after 10 samples: packets are 3 a sample, below a header.
+    shortened(walk / "rx_wearable_data.dat", lambda n, line: n <= 30 or ", 5, 1," not in line)
+    task = given("indoor-localisation", house).task
+    first = task.modalities[0].values[task.rows("test")[0], :, 1]
+    assert first.tolist() == [-80.0] * 15 + [-120.0] * 5
+
+
+def test_windows_without_a_moving_wrist_are_left_out(tmp_path: Path) -> None:
+    house = write_house(tmp_path)
+    walk = house / "experiments" / "living_1"
+    shortened(walk / "accelerometer_filtered.dat", lambda n, line: not 101 <= n <= 200)
+    found = given("indoor-localisation", house)
+    # Of samples 100-199 none is left, so that nine windows have none of their own.
+    assert notes(found) == ("left out: 9 windows in which the accelerometer is mostly silent",)
+
+
+def test_the_nearest_annotation_counts() -> None:
+    stamps = (np.array([0.0, 1.0]), np.array([4, 7]))
+    walk = residential._Walk("w", True, {}, (np.zeros(0), np.zeros((0, 3))), stamps)
+    times = np.array([-0.6, -0.4, 0.0, 0.3, 0.7, 1.4, 1.6])
+    assert residential._room_at(walk, times).tolist() == [-1, 4, 4, 4, 7, 7, -1]
 
 
 def test_a_room_without_training_is_left_out(tmp_path: Path) -> None:
