@@ -43,7 +43,7 @@ def measure(path: Path, seeds: int, done: Rows, models: Path) -> Any:
     source = DataSource(None, str(path), task.names, task.data_hash)
     judged = judging(task, None)
     with pool(2, source, bench(judged.kind)) as workers:
-        teacher = teacher_of(task, judged, metric, None, workers, lambda done, wanted: None)
+        teacher = teacher_of(task, judged, metric, "conv", workers, lambda done, wanted: None)
         print(f"{path.stem}: teacher {teacher.val_score:.4f} {teacher.test_score:.4f}", flush=True)
         futures = {}
         for seed in range(seeds):

@@ -206,7 +206,7 @@ def measure(path: Path, jobs: Sequence[tuple[str, int]], workers: int) -> Iterat
     source = DataSource(None, str(path), task.names, task.data_hash)
     metric, judged = METRICS.get(path.stem, "accuracy"), judging(task, None)
     with pool(workers, source, bench(judged.kind)) as trainers:
-        teacher = teacher_of(task, judged, metric, None, trainers, lambda done, wanted: None)
+        teacher = teacher_of(task, judged, metric, "conv", trainers, lambda done, wanted: None)
     print(f"{path.stem}: teacher {teacher.val_score:.4f} {teacher.test_score:.4f}", flush=True)
     with ProcessPoolExecutor(
         workers, get_context("spawn"), _start, (str(path), str(teacher.file))

@@ -28,6 +28,7 @@ DEMO_DEVICE = "cortex-m4-64k"
 OBJECTIVES = "error,ram,flash,latency"
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 VALIDATIONS, FEW_ROWS = ("split", "cross"), 200
+TEACHERS = ("conv", "attention", "both")  # of ours; all else is a file
 DISTILS: "tuple[Distil, ...]" = ("logits", "features", "walk")  # the first is the default
 SAMPLERS = ("tpe", "nsga2", "nsga3", "gp", "random")
 
@@ -101,7 +102,9 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--task", metavar="NAME", help="named task: nas tasks")
     data.add_argument("--modalities", metavar="A,B", help="use only these sensors")
     data.add_argument("--metric", choices=METRICS, help="score (accuracy, or the task's)")
-    data.add_argument("--teacher", metavar="MODEL.onnx", help="your own teacher instead of ours")
+    data.add_argument(
+        "--teacher", metavar="T", help="conv, attention or both, or your own MODEL.onnx (conv)"
+    )
     data.add_argument(
         "--distil",
         choices=DISTILS,
@@ -244,7 +247,7 @@ def _distil(chosen: argparse.Namespace) -> "Distil | None":
         raise UsageError("--teacher with --no-distil: a teacher that is not used; leave one out")
     if chosen.distil and chosen.no_distil:
         raise UsageError(f"--distil {chosen.distil} with --no-distil: leave one out")
-    if chosen.teacher and chosen.distil == "features":
+    if chosen.teacher not in (None, *TEACHERS) and chosen.distil == "features":
         raise UsageError(
             "--teacher with --distil features: an ONNX model gives answers and no features; use"
             " --distil logits"

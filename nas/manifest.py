@@ -18,13 +18,13 @@ from nas.run_folder import read_json
 from nas.space import Space
 from nas.training.lessons import Distil
 from nas.training.metrics import Metric
-from nas.training.teaching import OwnModel
+from nas.training.teaching import Choice, OwnModel
 from nas.training.validation import Judging, Validation
 
 FORMAT = 1  # of run.json
 SAME_ON_RESUME = (
     *("data", "profile", "space", "space_file", "objectives", "metric", "validation"),
-    *("distil", "own_teacher", "seed", "limits", "storage", "cost_table"),
+    *("distil", "teacher_kind", "own_teacher", "seed", "limits", "storage", "cost_table"),
 )
 OF_THIS_SESSION = ("command", "versions", "data", "sampler", "workers")
 
@@ -65,7 +65,7 @@ def open_manifest(
     judged: Judging,
     profile: Profile,
     budget: Budget,
-    own: OwnModel | None,
+    chosen: Choice,
 ) -> dict[str, Any]:
     """run.json of a new run, not yet written, or that of the run to resume.
 
@@ -74,7 +74,7 @@ def open_manifest(
             holds another run than the one that the options ask for.
     """
     path, study = options.out / "run.json", options.out / "study.db"
-    fresh = _manifest(options, task, judged, profile, budget, own)
+    fresh = _manifest(options, task, judged, profile, budget, chosen)
     if not path.exists():
         if study.exists() and not options.resume:
             raise RunError(f"{options.out}: holds a study without run.json; choose another --out")
@@ -119,8 +119,9 @@ def _manifest(
     judged: Judging,
     profile: Profile,
     budget: Budget,
-    own: OwnModel | None,
+    chosen: Choice,
 ) -> dict[str, Any]:
+    own = chosen if isinstance(chosen, OwnModel) else None
     rows = {"train": len(task.rows("train")), "val": len(task.rows("val"))}
     return {
         "format": FORMAT,
@@ -158,6 +159,7 @@ def _manifest(
         "metric": options.metric,
         "validation": judged.kind,
         "distil": options.distil,
+        "teacher_kind": "onnx" if own else chosen,
         "own_teacher": None if own is None else hashlib.sha256(own.content).hexdigest(),
         "storage": None if options.storage is None else shown_storage(options.storage),
         "workers": options.workers,

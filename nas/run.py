@@ -43,7 +43,7 @@ from nas.space import problem_of
 from nas.training import metrics
 from nas.training.scoring import Examined, examine
 from nas.training.teacher import Teacher, warning
-from nas.training.teaching import OwnModel, read_own_model, teacher_of
+from nas.training.teaching import Choice, OwnModel, choose_teacher, teacher_of
 from nas.training.validation import Judging, about, judging
 from nas.training.workers import (
     Pool,
@@ -79,12 +79,12 @@ def run_search(options: Options) -> Path:
     judged = judging(task, options.validation)
     if options.distil == "walk":
         check_walk(judged)
-    own = read_own_model(options.teacher)
+    chosen = choose_teacher(options.teacher, problem)
     begun = (options.out / "run.json").exists() or (options.out / ".lock").exists()
     if options.resume and not begun:
         raise RunError(f"{options.out}: no run.json, so nothing to resume; leave out --resume")
     with locked(options.out), Progress(options.quiet) as progress:
-        manifest = open_manifest(options, task, judged, profile, budget, own)
+        manifest = open_manifest(options, task, judged, profile, budget, chosen)
         manifest["task"] = describe(given, options)
         about_data = notes(given, options)
         for line in told(given, options) + about_data:
@@ -108,7 +108,7 @@ def run_search(options: Options) -> Path:
         session = _Session(options, task, judged, rules, manifest, clock_, progress)
         session.notes += about_data
         with pool(options.workers, source_of(given), bench(judged.kind)) as workers:
-            session.search(workers, own)
+            session.search(workers, chosen)
         session.finish()
     return options.out
 
@@ -163,7 +163,7 @@ class _Session:
         self.examined: list[Examined] = []
         self.notes: list[str] = []
 
-    def search(self, workers: Pool, own: OwnModel | None) -> None:
+    def search(self, workers: Pool, chosen: Choice) -> None:
         """Everything that needs training processes."""
         say = self.progress.say
         budget = self.rules.budget
@@ -172,7 +172,7 @@ class _Session:
             f" {budget.flash_bytes:,} of Flash for the model"
         )
         say(f"judged by {about(self.judged)}")
-        teacher = self._teacher(workers, own)
+        teacher = self._teacher(workers, chosen)
         taught = (
             ""
             if teacher is None
@@ -242,7 +242,7 @@ class _Session:
             )
         return study
 
-    def _teacher(self, workers: Pool, own: OwnModel | None) -> Teacher | None:
+    def _teacher(self, workers: Pool, chosen: Choice) -> Teacher | None:
         """None without distillation."""
         if self.options.distil is None:
             return None
@@ -251,12 +251,13 @@ class _Session:
             gone = clock(self.clock.elapsed_s())
             self.progress.status(f"teacher  {done} of {wanted} members trained  {gone} gone")
 
-        teacher = teacher_of(self.task, self.judged, self.rules.metric, own, workers, show)
+        teacher = teacher_of(self.task, self.judged, self.rules.metric, chosen, workers, show)
         self.progress.say(
-            f"teacher: {self.rules.metric} {teacher.val_score:.4f} on rows that it has not seen"
-            f" ({clock(self.clock.elapsed_s())})"
+            f"teacher ({teacher.kind}): {self.rules.metric} {teacher.val_score:.4f} on rows that it"
+            f" has not seen ({clock(self.clock.elapsed_s())})"
         )
-        labels = self.task.y[self.judged.held_out if own is None else self.task.rows("val")]
+        own = isinstance(chosen, OwnModel)
+        labels = self.task.y[self.task.rows("val") if own else self.judged.held_out]
         useless = warning(teacher, self.rules.metric, labels, self.task.classes)
         if useless is not None:
             self.notes.append(useless)

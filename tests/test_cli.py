@@ -308,7 +308,7 @@ BAD_OPTIONS: dict[str, tuple[list[object], str]] = {
     ),
     "missing teacher": (
         ["--data", DATA, "--trials", 2, "--teacher", "none/t.onnx"],
-        "--teacher none/t.onnx: No such file or directory; give an .onnx file",
+        "--teacher none/t.onnx: No such file or directory; give conv, attention, both or an .onnx",
     ),
     "unknown modality": (
         ["--data", DATA, "--trials", 2, "--modalities", "accel,gyro"],

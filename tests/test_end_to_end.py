@@ -186,7 +186,8 @@ def test_manifest(world: World) -> None:
     assert held["command"][0] == "run_search.py" and "--trials" in held["command"]
     assert {"python", "torch", "optuna", "numpy"} <= set(held["versions"])
     teacher = held["teacher"]
-    assert teacher["kind"] == "ensemble" and teacher["val_score"] > 0.8
+    assert teacher["kind"] == held["teacher_kind"] == "conv" and teacher["val_score"] > 0.8
+    assert teacher["size_bytes"] == 4 * teacher["parameters"] > 4000
     assert (world.folder / "cache" / "teachers" / f"{teacher['hash']}.npz").exists()
     assert held["ended"] >= held["started"] and held["trials"]["trained"] == 4
     assert 0 < held["hypervolume"] < 1

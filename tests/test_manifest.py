@@ -14,6 +14,8 @@ from nas.hardware.budget import Budget
 from nas.hardware.profile import load_profile
 from nas.manifest import Options, open_manifest, shown_storage
 from nas.run_folder import write_json
+from nas.space import problem_of
+from nas.training.teaching import choose_teacher
 from nas.training.validation import judging
 from search_spaces import SPACES
 
@@ -52,7 +54,8 @@ def manifest(options: Options) -> dict[str, Any]:
     assert options.data is not None
     budget = Budget(1000, 1000, options.max_latency_ms, options.max_weight_bytes)
     task, profile = load_task(options.data, options.modalities), load_profile(options.device)
-    return open_manifest(options, task, judging(task, options.validation), profile, budget, None)
+    chosen = choose_teacher(options.teacher, problem_of(task))
+    return open_manifest(options, task, judging(task, options.validation), profile, budget, chosen)
 
 
 def begun(options: Options) -> Options:
@@ -81,6 +84,7 @@ CHANGES: dict[str, Callable[[Options], Options]] = {
     "seed is 2 and was 1": lambda o: replace(o, seed=2),
     "modalities is ['wave'] and was ['wave', 'level']": lambda o: replace(o, modalities=("wave",)),
     "the content of profile cortex-m4-64k has hash": lambda o: replace(o, device="cortex-m4-64k"),
+    "teacher_kind is 'both' and was 'conv'": lambda o: replace(o, teacher="both"),
     "distil is None and was 'logits'": lambda o: replace(o, distil=None),
     "limits is [None, 7] and was [None, None]": lambda o: replace(o, max_weight_bytes=7),
     "storage is 'postgresql://u:***@h/d' and was None": lambda o: replace(

@@ -123,7 +123,7 @@ def test_headline_counts_and_budgets(markup: str) -> None:
         "28.0 KB of RAM",
         "50 ms an inference",
         "94.0 %</b> validation accuracy",
-        "The ensemble teacher reaches 97.0 % and 96.0 %",
+        "The conv teacher reaches 97.0 % and 96.0 %",
     ):
         assert words in head, words
 

@@ -40,7 +40,7 @@ from nas.search.rules import OBJECTIVES, training_seed
 from nas.search.study import Study, default_storage, open_study
 from nas.training import teaching
 from nas.training.recipe import FINAL_SEEDS
-from nas.training.teacher import Answers, member_file
+from nas.training.teacher import Answers, Member, member_file
 from nas.training.validation import judging
 from nas.training.workers import DataSource, Training, bench, pool, train
 
@@ -218,7 +218,7 @@ class Teachers:
     def __init__(self, deadly: set[int]) -> None:
         self.deadly, self.seeds, self.replaced = deadly, [], 0  # type: ignore[var-annotated]
 
-    def submit(self, function: Any, metric: str, part: int, seed: int) -> "Future[Any]":
+    def submit(self, function: Any, metric: str, member: Member, seed: int) -> "Future[Any]":
         future: Future[Any] = Future()
         self.seeds.append(seed)
         if len(self.seeds) in self.deadly:
@@ -234,7 +234,7 @@ class Teachers:
 def make_teacher(workers: Any, run: Path) -> Any:
     task = load_task(World(run).data)
     judged = judging(task, "split")
-    return teaching.teacher_of(task, judged, "accuracy", None, workers, lambda *counts: None)
+    return teaching.teacher_of(task, judged, "accuracy", "conv", workers, lambda *counts: None)
 
 
 def test_members_of_a_teacher_outlive_a_worker(

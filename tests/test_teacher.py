@@ -1,9 +1,10 @@
 """The teacher: when it is asked and when remembered, and the user's own ONNX model."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -12,28 +13,37 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from nas.data.task import Task, make_task
-from nas.errors import DataError
+from nas.errors import DataError, UsageError
 from nas.network.graph import Graph
 from nas.space import Problem, Sensor
 from nas.training import teacher_training
 from nas.training.augment import COPIES
 from nas.training.evaluate import Bench, prepare
+from nas.training.mdcsa import DualAttention
 from nas.training.recipe import Recipe
 from nas.training.student import Student
 from nas.training.teacher import (
     MEMBERS,
+    TEACHER_KINDS,
     Answers,
+    Member,
+    NetworkKind,
     Teacher,
+    TeacherKind,
     cache_folder,
     combine,
     get_teacher,
     log_softmax,
+    member_file,
     members,
     teacher_hash,
     warning,
+    write_answers,
 )
 from nas.training.teacher_training import run_onnx, teacher_graph, train_member
+from nas.training.teaching import SEED, OwnModel, choose_teacher, teacher_of
 from nas.training.validation import judging
+from nas.training.workers import Pool
 
 torch.set_num_threads(1)
 
@@ -76,23 +86,28 @@ def answers(task: Task, seed: int = 0) -> Answers:
 # ---------------------------------------------------------------- identity and cache
 
 
-def test_hash_is_of_data_weighting_seed_and_model(task: Task, toy_arrays: Arrays) -> None:
-    base = teacher_hash(task, "split", "accuracy", 0, None)
+def test_hash_is_of_data_kind_weighting_seed_and_model(task: Task, toy_arrays: Arrays) -> None:
+    base = teacher_hash(task, "split", "accuracy", 0, "conv")
     toy_arrays["modality_stats"] = toy_arrays["modality_stats"] + 1
+    fewer = task.restricted(["accel"])
     others = {
-        "data": teacher_hash(make_task(toy_arrays, "toy"), "split", "accuracy", 0, None),
-        "fewer modalities": teacher_hash(task.restricted(["accel"]), "split", "accuracy", 0, None),
-        "weighted loss": teacher_hash(task, "split", "macro_f1", 0, None),
-        "seed": teacher_hash(task, "split", "accuracy", 1, None),
+        "data": teacher_hash(make_task(toy_arrays, "toy"), "split", "accuracy", 0, "conv"),
+        "fewer modalities": teacher_hash(fewer, "split", "accuracy", 0, "conv"),
+        "attention": teacher_hash(task, "split", "accuracy", 0, "attention"),
+        "both": teacher_hash(task, "split", "accuracy", 0, "both"),
+        "weighted loss": teacher_hash(task, "split", "macro_f1", 0, "conv"),
+        "seed": teacher_hash(task, "split", "accuracy", 1, "conv"),
         "onnx": teacher_hash(task, "split", "accuracy", 0, b"a"),
         "other onnx": teacher_hash(task, "split", "accuracy", 0, b"b"),
-        "judged crosswise": teacher_hash(task, "cross", "accuracy", 0, None),
+        "judged crosswise": teacher_hash(task, "cross", "accuracy", 0, "conv"),
     }
     assert len({base, *others.values()}) == 1 + len(others)
     assert all(len(identity) == 64 for identity in others.values())
-    assert base == teacher_hash(replace(task, name="renamed"), "split", "accuracy", 0, None)
+    renamed = replace(task, name="renamed")
+    assert base == teacher_hash(renamed, "split", "accuracy", 0, "conv")
     # Both balanced metrics train the same teacher; a model of the user's has no seed.
-    assert others["weighted loss"] == teacher_hash(task, "split", "balanced_accuracy", 0, None)
+    balanced = teacher_hash(task, "split", "balanced_accuracy", 0, "conv")
+    assert others["weighted loss"] == balanced
     assert others["onnx"] == teacher_hash(task, "split", "accuracy", 1, b"a")
 
 
@@ -110,8 +125,8 @@ def test_a_teacher_is_asked_once(task: Task, cache: Path) -> None:
         asked.append(1)
         return answers(task, seed=len(asked))
 
-    first = cached(task, "one", "ensemble", ask)
-    assert first == cached(task, "one", "ensemble", ask) and len(asked) == 1
+    first = cached(task, "one", "conv", ask)
+    assert first == cached(task, "one", "conv", ask) and len(asked) == 1
     assert [file.name for file in cache.iterdir()] == [
         "one.npz"
     ] and first.file == cache / "one.npz"
@@ -121,7 +136,7 @@ def test_a_teacher_is_asked_once(task: Task, cache: Path) -> None:
     for split, log_probabilities in (("val", given.val), ("test", given.test)):
         right = (log_probabilities.argmax(1) == task.y[task.rows(split)]).mean()
         assert getattr(first, f"{split}_score") == right
-    cached(task, "two", "ensemble", ask)
+    cached(task, "two", "conv", ask)
     assert len(asked) == 2
 
 
@@ -138,7 +153,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 def test_a_torn_cache_is_made_again(damage: str, task: Task, cache: Path) -> None:
     def get() -> Teacher:
         return get_teacher(
-            task, judging(task, "split"), "accuracy", "one", "ensemble", lambda: answers(task)
+            task, judging(task, "split"), "accuracy", "one", "conv", lambda: answers(task)
         )
 
     first = get()
@@ -151,7 +166,7 @@ def test_a_torn_cache_is_made_again(damage: str, task: Task, cache: Path) -> Non
 def test_no_damage_of_the_cache_is_fatal(task: Task, cache: Path) -> None:
     def get() -> Teacher:
         return get_teacher(
-            task, judging(task, "split"), "accuracy", "one", "ensemble", lambda: answers(task)
+            task, judging(task, "split"), "accuracy", "one", "conv", lambda: answers(task)
         )
 
     whole = get().file.read_bytes()
@@ -166,17 +181,29 @@ def test_no_damage_of_the_cache_is_fatal(task: Task, cache: Path) -> None:
 
 def test_what_run_json_says(task: Task, cache: Path) -> None:
     teacher = get_teacher(
-        task, judging(task, "split"), "accuracy", "one", "onnx", lambda: answers(task)
+        task, judging(task, "split"), "accuracy", "one", "onnx", lambda: answers(task), 1234
     )
     document = teacher.to_json()
     assert document.pop("val_score") == teacher.val_score
     assert document.pop("test_score") == teacher.test_score
-    assert document == {"kind": "onnx", "hash": "one", "parameters": 7}
+    assert document == {"kind": "onnx", "hash": "one", "parameters": 7, "size_bytes": 1234}
+    own = cached(task, "two", "both", lambda: answers(task)).to_json()
+    assert (own["kind"], own["parameters"], own["size_bytes"]) == ("both", 7, 28)
+
+
+def test_members_are_forgotten_once_they_are_combined(task: Task, cache: Path) -> None:
+    for number in range(6):
+        write_answers(member_file("one", number), answers(task))
+    write_answers(member_file("two", 0), answers(task))
+    cached(task, "one", "both", lambda: answers(task))
+    assert sorted(file.name for file in cache.iterdir()) == ["one.npz", "two.0.npz"]
 
 
 def test_an_ensemble_is_the_normalised_mean(task: Task) -> None:
     made = [answers(task, seed) for seed in range(MEMBERS)]
-    mean = combine(judging(task, "split"), made)
+    wanted = members("conv", "split")
+    assert wanted == [Member("conv", 0, number) for number in range(MEMBERS)]
+    mean = combine(judging(task, "split"), list(zip(wanted, made, strict=True)))
     assert mean.parameters == 7 * MEMBERS
     for name in ("bank", "val", "test"):
         part = getattr(mean, name)
@@ -192,10 +219,11 @@ def test_an_ensemble_is_the_normalised_mean(task: Task) -> None:
 def test_crosswise_a_row_is_answered_by_the_part_that_has_not_seen_it(task: Task) -> None:
     judged = judging(task, "cross")
     assert judged.fold is not None
-    assert members("cross") == [(0, 0), (1, 0), (2, 0), (3, 0)]
+    wanted = members("attention", "cross")
+    assert wanted == [Member("attention", part, 0) for part in range(4)]
     made = [answers(task, seed) for seed in range(4)]
     made = [replace(held, val=held.bank[0, 0][judged.fold * 2]) for held in made]
-    whole = combine(judged, made)
+    whole = combine(judged, list(zip(wanted, made, strict=True)))
     assert whole.bank.shape == (4, *made[0].bank.shape[1:]) and whole.parameters == 7
     for part, held in enumerate(made):
         np.testing.assert_allclose(whole.bank[part], held.bank[0], atol=1e-5)
@@ -204,6 +232,40 @@ def test_crosswise_a_row_is_answered_by_the_part_that_has_not_seen_it(task: Task
         rows = judged.fold == part - 1
         np.testing.assert_allclose(whole.val[rows], held.val[rows], atol=1e-5)
     np.testing.assert_allclose(whole.test, made[0].test, atol=1e-5)
+
+
+@pytest.mark.parametrize(("validation", "parts"), (("split", 1), ("cross", 4)))
+def test_both_kinds_together(task: Task, validation: Any, parts: int) -> None:
+    judged, wanted = judging(task, validation), members("both", validation)
+    conv, attention = members("conv", validation), members("attention", validation)
+    assert wanted == conv + attention and len(set(wanted)) == 2 * len(conv)
+    made = [answers(task, seed) for seed in range(len(wanted))]
+    if judged.fold is not None:
+        made = [replace(held, val=held.bank[0, 0][judged.fold]) for held in made]
+    whole = combine(judged, list(zip(wanted, made, strict=True)))
+    assert len(whole.bank) == parts and whole.parameters == 7 * len(wanted) // parts
+    for part in range(parts):
+        banks = [held.bank[0] for m, held in zip(wanted, made, strict=True) if m.part == part]
+        np.testing.assert_allclose(whole.bank[part], log_softmax(np.mean(banks, 0)), atol=1e-5)
+
+
+SERIES = Problem((Sensor("s", "series", (1, 8, 2)), Sensor("v", "vector", (1, 1, 3))), 2)
+STATIC = Problem((Sensor("v", "vector", (1, 1, 3)), Sensor("i", "image", (9, 9, 1))), 2)
+
+
+def test_the_choice_of_a_teacher(tmp_path: Path) -> None:
+    assert choose_teacher(None, SERIES) == choose_teacher(None, STATIC) == "conv"
+    for kind in TEACHER_KINDS:
+        assert choose_teacher(kind, SERIES) == kind
+    assert choose_teacher("conv", STATIC) == "conv"
+    for kind in ("attention", "both"):
+        with pytest.raises(UsageError, match=f"--teacher {kind}: .* none of v, i is one; use"):
+            choose_teacher(kind, STATIC)
+    file = tmp_path / "m.onnx"
+    file.write_bytes(b"model")
+    assert choose_teacher(str(file), STATIC) == OwnModel(str(file), b"model")
+    with pytest.raises(UsageError, match=r"--teacher atention: .*; give conv, attention, both or"):
+        choose_teacher("atention", SERIES)
 
 
 def test_a_model_of_ones_own_is_scored_on_rows_that_it_may_not_have_seen(
@@ -215,7 +277,7 @@ def test_a_model_of_ones_own_is_scored_on_rows_that_it_may_not_have_seen(
     val = task.split[judged.held_out] == 1
     right[val] = right[val][:, [1, 2, 0]]  # wrong on all that it has not seen
     given = replace(answers(task), val=right)
-    for kind, expected in (("onnx", 0.0), ("ensemble", 0.75)):
+    for kind, expected in (("onnx", 0.0), ("conv", 0.75)):
         teacher = get_teacher(task, judged, "accuracy", kind, kind, lambda: given)
         assert teacher.val_score == expected
 
@@ -247,12 +309,14 @@ def test_graph_of_any_sensors(sensors: list[Sensor]) -> None:
     assert net(inputs).shape == (2, 5)
 
 
+@pytest.mark.parametrize("network", ("conv", "attention"))
 def test_a_member_answers_for_every_copy_and_split(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    network: NetworkKind, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = Recipe(steps=30, batch_size=16, peak_rate=1e-2)
-    monkeypatch.setattr(teacher_training, "teacher_recipe", lambda rows, metric: short)
-    first, again, other = (train_member(bench, "accuracy", 0, seed) for seed in (1, 1, 2))
+    monkeypatch.setattr(teacher_training, "teacher_recipe", lambda *given: short)
+    member = Member(network, 0, 0)
+    first, again, other = (train_member(bench, "accuracy", member, seed) for seed in (1, 1, 2))
     rows = {split: len(labels) for split, labels in bench.labels.items()}
     assert first.bank.shape == (1, 1 + COPIES, rows["train"], CLASSES)
     assert (first.val.shape, first.test.shape) == ((rows["val"], CLASSES), (rows["test"], CLASSES))
@@ -266,8 +330,9 @@ def test_a_member_answers_for_every_copy_and_split(
     assert (first.bank[0, 0].argmax(1) == bench.labels["train"]).mean() > 0.7
 
 
+@pytest.mark.parametrize("network", ("conv", "attention"))
 def test_a_member_without_a_fold_has_not_seen_it(
-    task: Task, monkeypatch: pytest.MonkeyPatch
+    network: NetworkKind, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = prepare(task, judging(task, "cross"), 0)
     assert bench.judging.fold is not None
@@ -285,7 +350,7 @@ def test_a_member_without_a_fold_has_not_seen_it(
         usual(net, data, replace(recipe, steps=2), seed)
 
     monkeypatch.setattr(teacher_training, "train", note)
-    whole, part = (train_member(bench, "accuracy", part, 0) for part in (0, 2))
+    whole, part = (train_member(bench, "accuracy", Member(network, part, 0), 0) for part in (0, 2))
     assert seen == [48, 48 - int((bench.judging.fold == 1).sum())]
     assert whole.bank.shape == part.bank.shape == (1, 1 + COPIES, 48, CLASSES)
     assert (whole.val != part.val).any()
@@ -293,13 +358,59 @@ def test_a_member_without_a_fold_has_not_seen_it(
 
 def test_a_teacher_that_has_learnt_nothing_is_warned_of() -> None:
     labels = np.array([0, 0, 0, 1, 2], np.int64)
-    guess, wise = (Teacher("ensemble", "h", Path("f"), s, 0.0, 1) for s in (0.63, 0.65))
+    guess, wise = (Teacher("conv", "h", Path("f"), s, 0.0, 1, 4) for s in (0.63, 0.65))
     text = warning(guess, "accuracy", labels, 3)
     assert (
         text is not None and "scores 0.630 on validation, and always naming one class 0.6" in text
     )
     assert warning(wise, "accuracy", labels, 3) is None
     assert warning(guess, "balanced_accuracy", labels, 3) is None
+
+
+class Here:
+    """A pool that trains in this process, and knows what it was asked for."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.made: list[tuple[Member, int]] = []
+
+    def submit(self, function: Any, metric: Any, member: Member, seed: int) -> "Future[Answers]":
+        self.made.append((member, seed))
+        future: Future[Answers] = Future()
+        future.set_result(train_member(self.bench, metric, member, seed))
+        return future
+
+
+@pytest.mark.parametrize("kind", TEACHER_KINDS)
+def test_a_teacher_of_each_kind_is_trained_once(
+    kind: TeacherKind, bench: Bench, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Recipe(steps=2, batch_size=16)
+    monkeypatch.setattr(teacher_training, "teacher_recipe", lambda *given: short)
+    wanted = members(kind, "split")
+
+    def get(pool: Here) -> Teacher:
+        return teacher_of(
+            bench.task, bench.judging, "accuracy", kind, cast(Pool, pool), lambda *counts: None
+        )
+
+    first = Here(bench)
+    teacher = get(first)
+    assert first.made == [(member, SEED + member.number) for member in wanted]
+    assert teacher.hash == teacher_hash(bench.task, "split", "accuracy", SEED, kind)
+    assert teacher.kind == kind and [f.name for f in cache.iterdir()] == [f"{teacher.hash}.npz"]
+    each = {"conv": Student(teacher_graph(bench.problem), bench.training.scales, False)}
+    each |= {"attention": DualAttention(bench.problem)}
+    sizes = [sum(p.numel() for p in each[member.network].parameters()) for member in wanted]
+    assert teacher.parameters == sum(sizes) and teacher.size_bytes == 4 * sum(sizes)
+    idle = Here(bench)
+    assert get(idle) == teacher and idle.made == []
+    whole = teacher.file.read_bytes()
+    teacher.file.unlink()
+    write_answers(member_file(teacher.hash, 1), train_member(bench, "accuracy", wanted[1], 1))
+    rest = Here(bench)
+    assert get(rest) == teacher and teacher.file.read_bytes() == whole
+    assert rest.made == [(m, SEED + m.number) for m in wanted if m != wanted[1]]
 
 
 # ---------------------------------------------------------------- the user's own model

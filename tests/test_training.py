@@ -12,7 +12,14 @@ from nas.network.numerics import Int8
 from nas.network.ops import Concat, Conv2d, Pool, Reshape
 from nas.training import loop as training
 from nas.training.loop import TrainingSet, predict, train, training_set
-from nas.training.recipe import TEACHER_STEPS, Recipe, student_recipe, teacher_recipe
+from nas.training.recipe import (
+    ATTENTION_RATE,
+    PEAK_RATE,
+    TEACHER_STEPS,
+    Recipe,
+    student_recipe,
+    teacher_recipe,
+)
 from nas.training.scoring import classify
 from nas.training.student import Student, to_integer
 
@@ -270,6 +277,8 @@ def test_recipes_follow_metric_vectors_and_teacher() -> None:
     assert (plain.class_weighting, plain.distil_weight, plain.dropout) == (False, 0.0, 0.0)
     other = student_recipe(2000, True, "macro_f1", True, False)
     assert (other.class_weighting, other.distil_weight, other.dropout) == (True, 0.7, 0.3)
-    steps = [teacher_recipe(rows, "accuracy").steps for rows in (50, 320, 9000)]
+    steps = [teacher_recipe(rows, "accuracy", False).steps for rows in (50, 320, 9000)]
     assert steps == [200, 600, TEACHER_STEPS]
-    assert teacher_recipe(50, "balanced_accuracy").class_weighting
+    assert teacher_recipe(50, "balanced_accuracy", False).class_weighting
+    rates = [teacher_recipe(50, "accuracy", attention).peak_rate for attention in (False, True)]
+    assert rates == [PEAK_RATE, ATTENTION_RATE]

@@ -174,6 +174,7 @@ def _teacher(manifest: Mapping[str, Any]) -> str:
         return DASH
     return (
         f"{esc(teacher.get('kind'))}, {count(teacher.get('parameters'))} parameters, "
+        f"{count(teacher.get('size_bytes'))} bytes, "
         f"{percent(teacher.get('val_score'))} on the rows that judge, unseen by it, "
         f"{percent(teacher.get('test_score'))} on test, "
         f"<code>{esc(str(teacher.get('hash') or '')[:16])}</code>"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,8 +14,11 @@ from torch import Tensor
 from nas.network.numerics import Int8
 from nas.training.hints import HintLoss
 from nas.training.low_bits import least_bits
+from nas.training.mdcsa import DualAttention
 from nas.training.recipe import Recipe
 from nas.training.student import Student
+
+Network: TypeAlias = Student | DualAttention
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def training_set(
     )
 
 
-def train(net: Student, data: TrainingSet, recipe: Recipe, seed: int) -> None:
+def train(net: Network, data: TrainingSet, recipe: Recipe, seed: int) -> None:
     """Trains `net` in place, on the modalities that its graph uses.
 
     Raises:
@@ -84,10 +88,11 @@ def train(net: Student, data: TrainingSet, recipe: Recipe, seed: int) -> None:
     copies, n = next(iter(data.inputs.values())).shape[:2]
     order, position = rng.permutation(n), 0
     batch_size = min(recipe.batch_size, n)
+    frozen_from = round(recipe.steps * (1 - recipe.frozen_share))
     for step in range(recipe.steps):
-        if step == round(recipe.steps * (1 - recipe.frozen_share)) and net.quantised:
+        if isinstance(net, Student) and net.quantised and step == frozen_from:
             net.freeze()
-        if recipe.gradual_share:
+        if isinstance(net, Student) and recipe.gradual_share:
             net.hold_bits(least_bits(step / recipe.steps, recipe.gradual_share))
         if position + batch_size > n:
             order, position = rng.permutation(n), 0
@@ -108,9 +113,9 @@ def train(net: Student, data: TrainingSet, recipe: Recipe, seed: int) -> None:
     net.eval()
 
 
-def _hint(net: Student, data: TrainingSet, recipe: Recipe) -> HintLoss | None:
+def _hint(net: Network, data: TrainingSet, recipe: Recipe) -> HintLoss | None:
     """Raises ValueError where a hint is asked for and there are no features to take it from."""
-    if recipe.hint == "none":
+    if recipe.hint == "none" or not isinstance(net, Student):
         return None
     if data.features is None:
         raise ValueError(f"a hint by {recipe.hint} needs a teacher's features")
@@ -118,7 +123,7 @@ def _hint(net: Student, data: TrainingSet, recipe: Recipe) -> HintLoss | None:
 
 
 def _loss(
-    net: Student,
+    net: Network,
     data: TrainingSet,
     recipe: Recipe,
     weights: Tensor | None,
@@ -126,8 +131,7 @@ def _loss(
     rows: Tensor,
 ) -> Tensor:
     batch = {
-        source.name: data.inputs[source.name][which, rows].float().mul_(data.scales[source.name])
-        for source in net.graph.inputs
+        name: data.inputs[name][which, rows].float().mul_(data.scales[name]) for name in net.inputs
     }
     logits = net(batch)
     loss = F.cross_entropy(
@@ -145,7 +149,7 @@ def _loss(
     return (1 - recipe.distil_weight) * loss + recipe.distil_weight * t * t * divergence
 
 
-def _optimiser(net: Student, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimiser(net: Network, recipe: Recipe) -> torch.optim.Optimizer:
     parameters = [p for p in net.parameters() if p.requires_grad]
     return torch.optim.AdamW(
         [
@@ -170,7 +174,7 @@ def _one_cycle(progress: float, warmup: float) -> float:
 
 
 def predict(
-    net: Student, inputs: Mapping[str, Tensor], scales: Mapping[str, float], batch_size: int = 512
+    net: Network, inputs: Mapping[str, Tensor], scales: Mapping[str, float], batch_size: int = 512
 ) -> Tensor:
     """(n, classes) logits for int8 inputs: modality -> (n, channels, height, width)."""
     return answers(net, inputs, scales, batch_size)[0]
@@ -178,7 +182,7 @@ def predict(
 
 @torch.no_grad()
 def answers(
-    net: Student, inputs: Mapping[str, Tensor], scales: Mapping[str, float], batch_size: int = 512
+    net: Network, inputs: Mapping[str, Tensor], scales: Mapping[str, float], batch_size: int = 512
 ) -> tuple[Tensor, Tensor]:
     """(n, classes) logits and (n, width) features, the mean over positions of a map's."""
     net.eval()
@@ -186,8 +190,8 @@ def answers(
     logits, features = [], []
     for start in range(0, n, batch_size):
         batch = {
-            s.name: inputs[s.name][start : start + batch_size].float().mul_(scales[s.name])
-            for s in net.graph.inputs
+            name: inputs[name][start : start + batch_size].float().mul_(scales[name])
+            for name in net.inputs
         }
         logits.append(net(batch))
         features.append(net.features.flatten(2).mean(2) if net.features.ndim > 2 else net.features)

@@ -15,6 +15,7 @@ SEARCH_STEPS = 700  # the accuracy of longer trainings was equal within seed noi
 SEARCH_EPOCHS = 40  # small sets overfit before they reach SEARCH_STEPS
 TEACHER_STEPS = 1200
 TEACHER_EPOCHS = 60
+PEAK_RATE, ATTENTION_RATE = 6e-3, 4e-3
 FINAL_FACTOR = 2  # a front member is retrained for twice the steps of the search,
 FINAL_SEEDS = 3  # with up to so many seeds
 Hint: TypeAlias = Literal["none", "projection", "relation"]
@@ -47,7 +48,7 @@ class Recipe:
     class_weighting: bool = False
     dropout: float = 0.0
     label_smoothing: float = 0.0
-    peak_rate: float = 6e-3
+    peak_rate: float = PEAK_RATE
     weight_decay: float = 1e-2
     warmup_share: float = 0.3
     frozen_share: float = 0.2
@@ -86,7 +87,7 @@ def student_recipe(
     )
 
 
-def teacher_recipe(rows: int, metric: Metric) -> Recipe:
+def teacher_recipe(rows: int, metric: Metric, attention: bool) -> Recipe:
     """How a member of the teacher is trained: it should generalise, not memorise `rows` samples."""
     batch_size = batch_size_for(rows)
     return Recipe(
@@ -95,4 +96,5 @@ def teacher_recipe(rows: int, metric: Metric) -> Recipe:
         class_weighting=metric != "accuracy",
         dropout=0.3,
         label_smoothing=0.05,
+        peak_rate=ATTENTION_RATE if attention else PEAK_RATE,
     )

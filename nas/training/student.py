@@ -83,6 +83,7 @@ class Student(nn.Module):
     ) -> None:
         super().__init__()
         self.graph, self.quantised, self.frozen = graph, quantised, False
+        self.inputs = tuple(source.name for source in graph.inputs)
         self.dropout, self.fused = dropout, fused_tensor(graph)
         self.feature_tensor = feature_tensor(graph)
         self.layers = nn.ModuleDict(

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,13 @@ from nas.training import metrics
 from nas.training.metrics import Metric
 from nas.training.validation import FOLDS, Judging, Validation
 
-MEMBERS = 3
+MEMBERS = 3  # of each network that a teacher is made of
 USELESS = 0.1  # share of the way from guessing to perfect below which a teacher is warned of
-VERSION = 5  # of everything below: raise it when a change makes another teacher of the same data
+VERSION = 6  # of everything below: raise it when a change makes another teacher of the same data
+
+NetworkKind: TypeAlias = Literal["conv", "attention"]
+TeacherKind: TypeAlias = Literal["conv", "attention", "both"]
+TEACHER_KINDS: tuple[TeacherKind, ...] = get_args(TeacherKind)
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,11 @@ class Teacher:
     """The fixed teacher of a run, as its students need it.
 
     Attributes:
-        kind: `ensemble` of our own, or `onnx` for the user's.
+        kind: which networks of ours it is made of, or `onnx` for the user's.
         hash: of all that the answers depend on; the name of the cached file.
         file: the answers; students read `bank` from it.
         parameters: of what teaches the network that ships; 0 when unknown.
+        size_bytes: of the user's file; of ours in float32.
     """
 
     kind: str
@@ -62,6 +67,7 @@ class Teacher:
     val_score: float
     test_score: float
     parameters: int
+    size_bytes: int
 
     def to_json(self) -> dict[str, Any]:
         """What run.json says of it."""
@@ -71,29 +77,44 @@ class Teacher:
             "val_score": self.val_score,
             "test_score": self.test_score,
             "parameters": self.parameters,
+            "size_bytes": self.size_bytes,
         }
 
 
-def members(kind: Validation) -> list[tuple[int, int]]:
-    """(part, number) of the networks that make a teacher.
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One network of a teacher: what it is, which part it teaches, and its number there."""
 
-    With folds each part is one network, for time's sake: on the one set where it was tried, two
-    were worth half a point more, at twice the price.
+    network: NetworkKind
+    part: int
+    number: int
+
+
+def members(kind: TeacherKind, validation: Validation) -> list[Member]:
+    """The networks that make a teacher.
+
+    With folds each part has one network of a kind, for time's sake: on the one set where it was
+    tried, two were worth half a point more, at twice the price.
     """
-    if kind == "split":
-        return [(0, number) for number in range(MEMBERS)]
-    return [(part, 0) for part in range(1 + FOLDS)]
+    networks: tuple[NetworkKind, ...] = ("conv", "attention") if kind == "both" else (kind,)
+    parts, count = (1, MEMBERS) if validation == "split" else (1 + FOLDS, 1)
+    return [
+        Member(network, part, number)
+        for network in networks
+        for part in range(parts)
+        for number in range(count)
+    ]
 
 
-def combine(judged: Judging, answers: Sequence[Answers]) -> Answers:
-    """One teacher of what its `members` answered, in their order.
+def combine(judged: Judging, made: Sequence[tuple[Member, Answers]]) -> Answers:
+    """One teacher of what its `members` answered.
 
     A part is the normalised mean of its members' log-probabilities, and all their features side by
     side. A row that judges has the answer of a part that has not seen it.
     """
     parts: dict[int, list[Answers]] = {}
-    for (part, _), held in zip(members(judged.kind), answers, strict=True):
-        parts.setdefault(part, []).append(held)
+    for member, answers in made:
+        parts.setdefault(member.part, []).append(answers)
     val = _mean([held.val for held in parts[0]])
     if judged.fold is not None:
         for part in range(1, 1 + FOLDS):
@@ -147,13 +168,16 @@ def cache_folder() -> Path:
 
 
 def teacher_hash(
-    task: Task, kind: Validation, metric: Metric, seed: int, onnx: bytes | None
+    task: Task, validation: Validation, metric: Metric, seed: int, chosen: TeacherKind | bytes
 ) -> str:
-    """Hash of all that a teacher's answers depend on."""
-    own = {"members": MEMBERS, "seed": seed, "weighted": metric != "accuracy"}
+    """Hash of all that a teacher's answers depend on; `chosen`: a kind of ours or an ONNX file."""
     key: dict[str, Any] = {"version": VERSION, "data": task.data_hash}
-    key |= {"rows": "train and val"} if kind == "cross" else {}
-    key |= own if onnx is None else {"onnx": hashlib.sha256(onnx).hexdigest()}
+    key |= {"rows": "train and val"} if validation == "cross" else {}
+    if isinstance(chosen, bytes):
+        key |= {"onnx": hashlib.sha256(chosen).hexdigest()}
+    else:
+        networks = [[m.network, m.part, m.number] for m in members(chosen, validation)]
+        key |= {"members": networks, "seed": seed, "weighted": metric != "accuracy"}
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
@@ -164,8 +188,11 @@ def get_teacher(
     identity: str,
     kind: str,
     ask: Callable[[], Answers],
+    size_bytes: int | None = None,
 ) -> Teacher:
     """The teacher from the cache, or from `ask`, whose answers are then cached.
+
+    Without `size_bytes` its parameters are float32.
 
     A model of the user's is scored on the validation split alone, even where more rows judge: it
     may have been trained on the others.
@@ -175,8 +202,8 @@ def get_teacher(
     if answers is None:
         answers = ask()
         write_answers(file, answers)
-        for number in range(len(members(judged.kind))):
-            member_file(identity, number).unlink(missing_ok=True)
+        for member in cache_folder().glob(f"{identity}.*.npz"):
+            member.unlink(missing_ok=True)
 
     val = SPLITS.index("val")
     unseen = task.split[judged.held_out] == val if kind == "onnx" else np.s_[:]
@@ -192,6 +219,7 @@ def get_teacher(
         score(answers.val[unseen], task.y[judged.held_out[unseen]]),
         score(answers.test, task.y[task.rows("test")]),
         answers.parameters,
+        4 * answers.parameters if size_bytes is None else size_bytes,
     )
 
 

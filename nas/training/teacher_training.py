@@ -1,8 +1,8 @@
-"""Makes a teacher's answers: trains a member of our ensemble, or runs the user's ONNX model.
+"""Makes a teacher's answers: trains a network of ours, or runs the user's ONNX model.
 
-Members are `Student` networks without quantisers, built from a `Graph` like every other network,
-and regularised so that they do not merely memorise the training split: augmentation, dropout,
-weight decay and label smoothing.
+Ours are `Student` networks without quantisers, built from a `Graph` like every other network, or
+`DualAttention`, and regularised so that they do not merely memorise the training split:
+augmentation, dropout, weight decay and label smoothing.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,12 @@ from nas.network.numerics import Int8
 from nas.network.ops import Concat, Conv2d, Op, Pool, Reshape
 from nas.space import Problem, Sensor
 from nas.training.evaluate import Bench
-from nas.training.loop import answers, predict, train
+from nas.training.loop import Network, answers, predict, train
+from nas.training.mdcsa import DualAttention
 from nas.training.metrics import Metric
 from nas.training.recipe import teacher_recipe
 from nas.training.student import Student
-from nas.training.teacher import Answers, log_softmax
+from nas.training.teacher import Answers, Member, NetworkKind, log_softmax
 
 STEM_CHANNELS = 12
 STAGE_GROWTH = 1.5
@@ -95,21 +96,37 @@ def _readout(ops: list[Op], name: str, source: str, size: tuple[int, int], chann
     return f"{name}_embedding"
 
 
-def train_member(bench: Bench, metric: Metric, part: int, seed: int) -> Answers:
-    """Trains one wide float network on the bank, and asks it everything.
+def train_member(bench: Bench, metric: Metric, member: Member, seed: int) -> Answers:
+    """Trains one network on the bank, and asks it everything.
 
-    Args:
-        part: 0 trains on all rows, 1 + i on those that are not of fold i.
+    Part 0 trains on all rows, 1 + i on those that are not of fold i.
     """
+    if member.part == 0:
+        return train_network(bench, metric, member.network, None, seed)
+    assert bench.judging.fold is not None
+    kept = bench.judging.fold != member.part - 1
+    return train_network(bench, metric, member.network, kept, seed)
+
+
+def train_network(
+    bench: Bench,
+    metric: Metric,
+    network: NetworkKind,
+    kept: NDArray[np.bool_] | None,
+    seed: int,
+) -> Answers:
+    """Trains a network on the rows of a mask (n,), or on all, and asks it about every row."""
     torch.manual_seed(seed)
     data = bench.training
-    net = Student(teacher_graph(bench.problem), data.scales, quantised=False, dropout=0.3)
-    if part == 0:
-        seen = data
+    seen = data if kept is None else data.subset(kept)
+    recipe = teacher_recipe(len(seen.labels), metric, network == "attention")
+    net: Network
+    if network == "attention":
+        net = DualAttention(bench.problem, dropout=recipe.dropout)
     else:
-        assert bench.judging.fold is not None
-        seen = data.subset(bench.judging.fold != part - 1)
-    train(net, seen, teacher_recipe(len(seen.labels), metric), seed)
+        graph = teacher_graph(bench.problem)
+        net = Student(graph, data.scales, quantised=False, dropout=recipe.dropout)
+    train(net, seen, recipe, seed)
 
     def ask(inputs: Mapping[str, torch.Tensor]) -> NDArray[np.float32]:
         log_probabilities = predict(net, inputs, data.scales).log_softmax(-1)

@@ -1,17 +1,25 @@
-"""How a run comes to its teacher: the user's model, or networks of ours trained in the workers."""
+"""How a run comes to its teacher: the user's model, or networks of ours trained in the workers.
 
-from collections.abc import Callable
+It is chosen before the search begins, and fixed in it.
+"""
+
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from nas.data.task import Task
 from nas.errors import RunError, UsageError
+from nas.space import Problem
 from nas.training.metrics import Metric
 from nas.training.teacher import (
+    TEACHER_KINDS,
     Answers,
+    Member,
     Teacher,
+    TeacherKind,
     combine,
     get_teacher,
     member_file,
@@ -34,21 +42,39 @@ class OwnModel:
     content: bytes
 
 
-def read_own_model(path: str | None) -> OwnModel | None:
-    """Raises UsageError for a file that cannot be read."""
-    if path is None:
-        return None
+Choice: TypeAlias = TeacherKind | OwnModel
+
+
+def choose_teacher(text: str | None, problem: Problem) -> Choice:
+    """What `--teacher` says: a kind of ours, by name, or a file; the usual kind without it.
+
+    Raises:
+        UsageError: a file that cannot be read, or a kind that these sensors do not allow.
+    """
+    kinds = {str(kind): kind for kind in TEACHER_KINDS}
+    if text is None:
+        return "conv"
+    if text in kinds:
+        if text != "conv" and all(sensor.kind != "series" for sensor in problem.sensors):
+            names = ", ".join(sensor.name for sensor in problem.sensors)
+            raise UsageError(
+                f"--teacher {text}: attention is over the steps of a time series, and none of"
+                f" {names} is one; use --teacher conv"
+            )
+        return kinds[text]
     try:
-        return OwnModel(path, Path(path).read_bytes())
+        return OwnModel(text, Path(text).read_bytes())
     except OSError as error:
-        raise UsageError(f"--teacher {path}: {error.strerror}; give an .onnx file") from None
+        raise UsageError(
+            f"--teacher {text}: {error.strerror}; give {', '.join(TEACHER_KINDS)} or an .onnx file"
+        ) from None
 
 
 def teacher_of(
     task: Task,
     judged: Judging,
     metric: Metric,
-    own: OwnModel | None,
+    chosen: Choice,
     workers: Pool,
     show: Callable[[int, int], None],
 ) -> Teacher:
@@ -61,16 +87,17 @@ def teacher_of(
         RunError: its processes are killed again and again.
         DataError: the user's model does not fit the data.
     """
-    content = None if own is None else own.content
+    content = chosen.content if isinstance(chosen, OwnModel) else chosen
     identity = teacher_hash(task, judged.kind, metric, SEED, content)
 
     def ask() -> Answers:
         for _ in range(MOST_DEATHS):
             try:
-                if own is None:
-                    return combine(judged, _train_members(judged, metric, identity, workers, show))
-                answers: Answers = workers.submit(ask_onnx, own.path).result()
-                return answers
+                if isinstance(chosen, OwnModel):
+                    answers: Answers = workers.submit(ask_onnx, chosen.path).result()
+                    return answers
+                wanted = members(chosen, judged.kind)
+                return combine(judged, _train_members(wanted, metric, identity, workers, show))
             except BrokenProcessPool:
                 workers.replace()
         raise RunError(
@@ -78,24 +105,25 @@ def teacher_of(
             " memory; use fewer --workers and --resume"
         )
 
-    kind = "ensemble" if own is None else "onnx"
-    return get_teacher(task, judged, metric, identity, kind, ask)
+    if isinstance(chosen, OwnModel):
+        size_bytes = len(chosen.content)
+        return get_teacher(task, judged, metric, identity, "onnx", ask, size_bytes)
+    return get_teacher(task, judged, metric, identity, chosen, ask)
 
 
 def _train_members(
-    judged: Judging,
+    wanted: Sequence[Member],
     metric: Metric,
     identity: str,
     workers: Pool,
     show: Callable[[int, int], None],
-) -> list[Answers]:
+) -> list[tuple[Member, Answers]]:
     """Answers of all members; those that a stopped run has finished are not made again."""
-    wanted = members(judged.kind)
     files = [member_file(identity, i) for i in range(len(wanted))]
     made = {i: held for i, file in enumerate(files) if (held := read_answers(file))}
     futures = {
-        workers.submit(train_member, metric, part, SEED + number): i
-        for i, (part, number) in enumerate(wanted)
+        workers.submit(train_member, metric, member, SEED + member.number): i
+        for i, member in enumerate(wanted)
         if i not in made
     }
     killed: BrokenProcessPool | None = None
@@ -113,4 +141,4 @@ def _train_members(
                 write_answers(files[futures[future]], answers)
     if killed is not None:
         raise killed
-    return [made[i] for i in range(len(wanted))]
+    return [(member, made[i]) for i, member in enumerate(wanted)]

@@ -24,6 +24,7 @@ from nas.errors import DataError, NasError
 from nas.network.graph import Graph
 from nas.training.lessons import Lessons, read_lessons
 from nas.training.metrics import Metric
+from nas.training.teacher import Member
 from nas.training.validation import Validation, judging
 
 MOST_DEATHS = 5  # processes that may be killed before a phase gives up
@@ -132,11 +133,11 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def train_member(metric: Metric, part: int, seed: int) -> Any:
+def train_member(metric: Metric, member: Member, seed: int) -> Any:
     """`teacher.Answers` of one member of a teacher, trained in a worker."""
     from nas.training import teacher_training
 
-    return teacher_training.train_member(prepared(), metric, part, seed)
+    return teacher_training.train_member(prepared(), metric, member, seed)
 
 
 def ask_onnx(path: str) -> Any:
