@@ -1,19 +1,23 @@
 """Random architectures, linked and run: are outputs equal, and were RAM, Flash and cycles foretold?
 
-    python benchmarks/linked.py [--architectures 300] [--json FILE] [--csv FILE]
+    python benchmarks/linked.py [--architectures 300] [--family conv] [--json FILE] [--csv FILE]
 
-Each architecture is drawn from the search space for one of the evaluation data sets, gets random
-numbers, and is compiled for the emulated Cortex-M4 and, with address and undefined-behaviour
-sanitizers, for this machine; 16 inputs each. None of them was used for calibration, whose programs
-are single operators. The .csv keeps a row each, and a stopped benchmark goes on from it.
+Each architecture is drawn from a search space for one of the evaluation data sets, or, as `causal`,
+is one of the tests' random networks of causal convolutions. It gets random numbers, and is compiled
+for the emulated Cortex-M4 and, with address and undefined-behaviour sanitizers, for this machine;
+16 inputs each. None of them was used for calibration, whose programs are single operators. The .csv
+is for one family; it keeps a row each, and a stopped benchmark goes on from it.
 """
 
 import argparse
 import json
+import os
 import random
 import subprocess
+import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +25,14 @@ import numpy as np
 from cost import PROBLEMS
 from rows import Rows
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from sequence_graphs import random_sequence
+
 from nas.deploy.c_bundle import c_bundle
 from nas.deploy.toolchain import compile_host, find_compiler, find_host_compiler
 from nas.emulation.tools import cache_folder
 from nas.errors import BuildError, MachineFault
+from nas.export.bundle import write_c
 from nas.export.emulate import PREFIX, UNNAMED, Bench, run_bundle
 from nas.hardware.budget import Budget, Priced, price
 from nas.hardware.profile import Profile, load_profile
@@ -39,23 +47,27 @@ COLUMNS = ("seed", "problem", "device", "operators", "macs", "outputs", "differi
 COLUMNS = (*COLUMNS, "host_differing", "predicted_ram_bytes", "measured_ram_bytes")
 COLUMNS = (*COLUMNS, "predicted_flash_bytes", "measured_flash_bytes", "predicted_cycles")
 COLUMNS = (*COLUMNS, "modelled_cycles", "failure")
+FAMILIES = (*SPACES, "causal")
 
 
-def drawn(seed: int) -> tuple[str, Profile, Priced]:
+def drawn(seed: int, family: str) -> tuple[str, Profile, Priced]:
     """A random architecture that is predicted to fit its device."""
     rng = random.Random(seed)
     name, device = rng.choice(list(PROBLEMS)), load_profile(rng.choice(DEVICES))
     budget = Budget(device.ram_budget_bytes, device.flash_budget_bytes, None, None)
     while True:
-        graph = SPACES["conv"].sample(RandomTrial(rng), PROBLEMS[name]).lower()
+        if family in SPACES:
+            graph = SPACES[family].sample(RandomTrial(rng), PROBLEMS[name]).lower()
+        else:
+            name, graph = family, random_sequence(rng, "causal")
         priced = price(graph, device)
         if not budget.refusal(priced.cost):
             return name, device, priced
 
 
-def row(seed: int) -> dict[str, Any]:
-    """Draws, links, runs and compares one architecture."""
-    problem, device, priced = drawn(seed)
+def row(seed: int, family: str, place: Path) -> dict[str, Any]:
+    """Draws, links, runs and compares one architecture, in a folder inside `place`."""
+    problem, device, priced = drawn(seed, family)
     program, cost = priced.program, priced.cost
     rng = np.random.default_rng(seed)
     model = with_random_numbers(program.graph, rng, odd_zeros=False)
@@ -74,17 +86,13 @@ def row(seed: int) -> dict[str, Any]:
         "failure": "",
     }
     bench = Bench(device, find_compiler(), cache_folder())
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        files = c_bundle(model, program, inputs, UNNAMED, PREFIX, vectors=INPUTS)
-        for path, text in files.items():
-            (folder / path).parent.mkdir(exist_ok=True)
-            (folder / path).write_text(text)
-        values["host_differing"] = on_this_machine(folder)
-        try:
-            got = run_bundle(folder, program, inputs, bench)
-        except (BuildError, MachineFault) as error:
-            return values | {"failure": str(error)}
+    folder = place / str(os.getpid())  # at one path, zig compiles a kernel only once
+    write_c(folder, c_bundle(model, program, inputs, UNNAMED, PREFIX, vectors=INPUTS))
+    values["host_differing"] = on_this_machine(folder)
+    try:
+        got = run_bundle(folder, program, inputs, bench)
+    except (BuildError, MachineFault) as error:
+        return values | {"failure": str(error)}
     total = got.measurement.total
     return values | {
         "differing": int((got.outputs != expected).sum()),
@@ -153,6 +161,7 @@ def main() -> None:
     """Fills the table and prints what it shows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architectures", type=int, default=300)
+    parser.add_argument("--family", choices=FAMILIES, default="conv")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--csv", type=Path, default=Path("linked.csv"))
@@ -161,8 +170,12 @@ def main() -> None:
     rows = Rows(chosen.csv, COLUMNS, ("seed",))
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.architectures)
     wanted = [seed for seed in seeds if not rows.has(seed)]
-    with ProcessPoolExecutor(chosen.workers) as processes:
-        for done, values in enumerate(processes.map(row, wanted), 1):
+    with (
+        tempfile.TemporaryDirectory(prefix="nas-") as scratch,
+        ProcessPoolExecutor(chosen.workers) as processes,
+    ):
+        one = partial(row, family=chosen.family, place=Path(scratch))
+        for done, values in enumerate(processes.map(one, wanted), 1):
             rows.add(values)
             print(f"{done} of {len(wanted)}", end="\r", flush=True)
     found = summary([r for r in rows if int(r["seed"]) in seeds])

@@ -16,6 +16,7 @@ import fcntl
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -56,6 +57,7 @@ FRONT_COLUMNS = (
     "last_step_cycles",
 )
 STEPWISE_COLUMNS = FRONT_COLUMNS[-3:]  # empty where a network does not run step by step
+MOST_SHOWN_BITS = 16  # layers whose bits a person is shown one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,14 @@ class CostSummary:
     energy_uj: float
     weight_bits: str
     modalities: str
+
+
+def shown_bits(weight_bits: str) -> str:
+    """`weight_bits` for people: of many layers, how many have which bits, as in 21x8/12x4."""
+    layers = weight_bits.split("/")
+    if len(layers) <= MOST_SHOWN_BITS:
+        return weight_bits
+    return "/".join(f"{n}x{bits}" for bits, n in Counter(layers).most_common())
 
 
 def summarise(graph: Graph, cost: Cost) -> CostSummary:

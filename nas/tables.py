@@ -15,7 +15,7 @@ from nas.choosing.measured import CYCLE_BAND, PREDICTED, misses_text, verdicts_o
 from nas.export.verification import Verification
 from nas.hardware.budget import Budget, Priced
 from nas.hardware.profile import Profile
-from nas.run_folder import read_front
+from nas.run_folder import read_front, shown_bits
 
 
 def print_table(
@@ -50,7 +50,7 @@ def print_front(run: Path) -> None:
             "Flash B": f"{sign}{int(row['flash_bytes']):,}",
             "ms": f"{sign}{float(row['latency_ms']):.2f}",
             "sensors": row["modalities"],
-            "bits": row["weight_bits"],
+            "bits": shown_bits(row["weight_bits"]),
         }
         for column, cell in cells.items():
             table.setdefault(column, []).append(cell)

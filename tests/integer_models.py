@@ -296,6 +296,17 @@ def _rich() -> list[Case]:
             (DepthwiseConv2d("o", ONE, (1, 7), (1, 2), "valid", bits, False), [(1, 40, 6)]),
             (DepthwiseConv2d("o", ONE, (3, 3), (2, 1), "valid", bits, True), [(3, 3, 33)]),
         ]
+    # Heads of 2, 3, 5, 6 and 7 channels, whose last word begins in the head before; 1 to 6 queries.
+    for queries, steps, width, heads in (
+        (1, 64, 8, 4),
+        (5, 6, 12, 4),
+        (2, 7, 15, 3),
+        (3, 9, 12, 2),
+        (6, 40, 28, 4),
+        (4, 21, 10, 1),
+    ):
+        shapes: list[Shape] = [(1, n, width) for n in (queries, steps, steps)]
+        cases.append((Attention("o", ("in0", "in1", "in2"), heads), shapes))
     return cases
 
 

@@ -1,5 +1,6 @@
 """Every operator's C on the emulated chip, and on this machine under sanitizers: equal bytes."""
 
+import random
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -8,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import bench, extreme_inputs, merged, planned, put, small_graph
-from integer_models import OPERATOR_CASES, RICH_CASES, TWO, random_model, with_ties
+from integer_models import OPERATOR_CASES, RICH_CASES, TWO, random_model, single, with_ties
+from sequence_graphs import FAMILIES, random_sequence
 
 from nas.deploy.toolchain import Compiler, compile_host, find_host_compiler
 from nas.errors import ToolMissing
@@ -17,7 +19,7 @@ from nas.hardware.program import Program
 from nas.network import reference
 from nas.network.integer import IntegerModel
 from nas.network.numerics import Int8
-from nas.network.ops import Add, Mul
+from nas.network.ops import Add, Attention, Mul, SelectiveScan
 from nas.network.random_model import with_random_numbers
 
 AT_ONCE = 26  # operators of one program
@@ -65,10 +67,18 @@ def test_operators_on_the_chip(number: int, cache: Path, place: Path) -> None:
     assert found is None, str(found)
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_random_models_on_the_chip(number: int, cache: Path, place: Path) -> None:
+def random_of(number: int) -> IntegerModel:
+    """A random model: of images and series, or of a family of series alone."""
     rng = np.random.default_rng(100 + number)
-    model = random_model(rng, 8)
+    if number < 3:
+        return random_model(rng, 8)
+    graph = random_sequence(random.Random(number), FAMILIES[number % 3])
+    return with_random_numbers(graph, rng)
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_random_models_on_the_chip(number: int, cache: Path, place: Path) -> None:
+    rng, model = np.random.default_rng(number), random_of(number)
     inputs = extreme_inputs(model.graph, rng, 1)
     program = planned(model.graph)
     folder = put(place, model, inputs, program)
@@ -108,6 +118,25 @@ def test_roundings_on_the_chip(cache: Path, place: Path) -> None:
             program = planned(model.graph)
             folder = put(place, model, rows, program)
             found = find_difference(model, program, folder, rows, bench(cache))
+            assert found is None, str(found)
+
+
+@pytest.mark.parametrize("part", ["o/scores", "o/sum", "o"])
+def test_factors_of_one_and_more_on_the_chip(part: str, cache: Path, place: Path) -> None:
+    """Scales so small that nearly all is cut: paths that no trained model takes."""
+    rng = np.random.default_rng(0)
+    five = tuple(f"in{i}" for i in range(5))
+    series = (1, 9, 8)
+    for op in (Attention("o", five[:3], 2), SelectiveScan("o", five, False)):
+        for scale in (2e-4, 1e-5):
+            model = single(op, [series] * len(op.inputs), rng)
+            if part not in model.scales:
+                continue
+            held = replace(model.scales[part], scale=float(np.float32(scale)))
+            model = replace(model, scales={**model.scales, part: held})
+            inputs, program = extreme_inputs(model.graph, rng, 2), planned(model.graph)
+            folder = put(place, model, inputs, program)
+            found = find_difference(model, program, folder, inputs, bench(cache))
             assert found is None, str(found)
 
 
@@ -202,9 +231,8 @@ def test_operators_under_sanitizers(host: Compiler, tmp_path: Path) -> None:
 
 def test_random_models_under_sanitizers(host: Compiler, tmp_path: Path) -> None:
     """The bundle's own main.c is the program."""
-    for number in range(2):
-        rng = np.random.default_rng(200 + number)
-        model = random_model(rng, 8)
+    for number in (0, 1, 3, 4, 5):
+        rng, model = np.random.default_rng(200 + number), random_of(number)
         inputs = {name: values[1:3] for name, values in extreme_inputs(model.graph, rng, 2).items()}
         folder = put(tmp_path / "c", model, inputs)
         build_host(folder, folder / "main.c", tmp_path / "check", host)

@@ -24,6 +24,7 @@ from nas.run_folder import (
     locked,
     read_front,
     read_json,
+    shown_bits,
     summarise,
     write_atomic,
     write_front,
@@ -254,3 +255,9 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     assert (killed.returncode, killed.stdout) == (-9, "holds the lock\n")
     with locked(run):
         pass
+
+
+def test_bits_of_many_layers_are_counted_for_people() -> None:
+    few = "8/4/4/8"
+    assert shown_bits(few) == few
+    assert shown_bits("/".join(["8", *["4"] * 12, *["8"] * 20])) == "21x8/12x4"

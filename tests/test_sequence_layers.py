@@ -123,6 +123,8 @@ def test_a_scan_reads_normalised_b_c_and_z_but_not_dt() -> None:
     graph = Graph((Input("x", (1, 6, 4)),), ops, "o")
     seen = {op.name: normalised(op, graph) for op in ops if isinstance(op, Conv2d)}
     assert seen == {"u": True, "dt": False, "b": True, "c": True, "z": True}
+    net = Student(graph, {"x": 0.03})
+    assert [n for n in names if layer_of(net, n).bias.any()] == ["dt"]
 
 
 @pytest.mark.parametrize("function", ("sigmoid", "hard_swish"))
@@ -130,6 +132,19 @@ def test_other_tables_read_no_normalised_layer(function: str) -> None:
     table = Table("o", ("a",), function)  # type: ignore[arg-type]
     graph = Graph((Input("x", (1, 6, 4)),), (linear("a", "x", 4), table), "o")
     assert not normalised(graph.ops[0], graph)  # type: ignore[arg-type]
+
+
+def test_positions_read_a_normalised_layer() -> None:
+    ops = (linear("a", "x", 4), Positions("o", ("a",), "sinusoidal"))
+    assert normalised(ops[0], Graph((Input("x", (1, 6, 4)),), ops, "o"))
+
+
+def test_a_relu_before_a_sum_begins_at_one() -> None:
+    ops = (linear("a", "x", 4, relu=True), linear("b", "x", 4), Add("o", ("a", "b"), False))
+    net = Student(Graph((Input("x", (1, 1, 4)),), ops, "o"), {"x": 0.03})
+    for name, first in (("a", 1.0), ("b", 0.5)):
+        gain = layer_of(net, name).gain
+        assert gain is not None and gain.tolist() == [first] * 4
 
 
 def test_gains_begin_at_a_half_before_a_residual_sum() -> None:
@@ -279,7 +294,7 @@ def test_skips_lie_on_the_grid_of_the_integers() -> None:
         layer.skip.copy_(torch.linspace(-2, 1, 12))
     held = to_integer(net).weights["scanned"].bias
     np.testing.assert_array_equal(held, np.round(np.linspace(-2, 1, 12) * 2**14))
-    np.testing.assert_array_equal(torch.round(layer(unit) / unit).detach(), held)
+    np.testing.assert_allclose((layer(unit) / unit).detach(), held, rtol=1e-6)
     layer(unit).sum().backward()
     np.testing.assert_array_equal(layer.skip.grad, np.ones(12))
     assert np.abs(layer.integers(torch.tensor(1e-9)).bias).max() == LARGEST_SKIP

@@ -1,4 +1,7 @@
-"""Kernels that keep a state: fed frame by frame, on the chip and here, equal to the reference."""
+"""Kernels that keep a state: fed frame by frame, on the chip and here, equal to the reference.
+
+Whole models that run step by step are in test_emulate_steps.
+"""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -22,8 +25,8 @@ from nas.network.integer import IntegerModel
 from nas.network.numerics import Int8
 from nas.network.op_rules import OPS
 from nas.network.ops import STREAMING, History, Op, Running, SelectiveScan, size
-from nas.network.random_model import random_inputs, with_random_numbers
-from nas.network.streaming import NotCausal, run_steps, step_model, stepping
+from nas.network.random_model import random_inputs
+from nas.network.streaming import stepping
 
 Frame = Mapping[str, Int8]  # (1, height, width, channels) by input
 
@@ -57,7 +60,7 @@ def on_the_chip(
     program, chip = planned(model.graph), bench(cache, has_fpu)
     put(folder / "c", model, dict(frames[0]), program)
     elf, output = folder / "steps.elf", model.graph.output
-    memory = link(folder / "c", program, chip, elf)
+    memory = link(folder / "c", program.memory_bytes, [f"{PREFIX}_run"], chip, elf)
     with Machine(elf, memory, has_fpu=has_fpu, cache=cache) as machine:
         arena = machine.image.symbol(ARENA).address
         writes = first_states(model, program)
@@ -89,40 +92,8 @@ def test_one_operator_on_the_chip(
     assert all((a == b).all() for a, b in zip(got, expected, strict=True))
 
 
-def causal_model(seed: int) -> IntegerModel:
-    """A random model that can run step by step."""
-    rng = random.Random(seed)
-    while True:
-        graph = random_sequence(rng, "mamba" if seed % 2 else "causal")
-        try:
-            stepping(graph)
-        except NotCausal:
-            continue
-        return with_random_numbers(graph, np.random.default_rng(seed), odd_zeros=False)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_step_by_step_on_the_chip(seed: int, tmp_path: Path, cache: Path) -> None:
-    model = causal_model(seed)
-    made = stepping(model.graph)
-    inputs = random_inputs(model.graph, 1, np.random.default_rng(seed))
-    frames = [
-        {
-            i.name: inputs[i.name]
-            if i.shape == model.graph.shapes[i.name]
-            else inputs[i.name][:, :, n * i.shape[1] : (n + 1) * i.shape[1]]
-            for i in made.graph.inputs
-        }
-        for n in range(made.frames)
-    ]
-    stepwise = step_model(model, made)
-    got = on_the_chip(stepwise, frames, tmp_path, cache, seed % 3 == 0)[-1]
-    assert (got == run_steps(stepwise, made, inputs)[0]).all()
-    assert (got == reference.run(model, inputs)[0]).all()
-
-
 def test_states_lie_behind_the_workspace_and_are_counted() -> None:
-    made = stepping(causal_model(1).graph)
+    made = stepping(random_sequence(random.Random(5), "mamba"))
     program = planned(made.graph)
     assert program.state_offsets and min(program.state_offsets.values()) == program.workspace.bytes
     assert all(offset % 4 == 0 for offset in program.state_offsets.values())

@@ -11,7 +11,15 @@ from nas.hardware.memory import plan_memory
 from nas.hardware.program import program_of
 from nas.hardware.work import work_of
 from nas.network.graph import Graph, Input
-from nas.network.ops import Concat, Conv2d, Padding, Pool, window_padding
+from nas.network.ops import (
+    Attention,
+    Concat,
+    Conv2d,
+    Padding,
+    Pool,
+    SelectiveScan,
+    window_padding,
+)
 from nas.packing.pack_depthwise import STRIP_BYTES, scratch_bytes
 
 
@@ -102,3 +110,37 @@ def test_a_relu_that_shares_its_scale_is_cut_by_a_call_of_its_own() -> None:
     alone = Graph((Input("x", (4, 4, 3)),), ops[:1], "a")
     program = program_of(alone, plan_memory(alone), 0)
     assert [c.function for c in work_of(ops[0], program)] == ["conv_8"]
+
+
+def test_loops_of_attention_and_scans() -> None:
+    three = tuple(Input(name, (1, n, 12)) for name, n in (("q", 3), ("k", 10), ("v", 10)))
+    op = Attention("o", ("q", "k", "v"), 2)
+    graph = Graph(three, (op,), "o")
+    (call,) = work_of(op, program_of(graph, plan_memory(graph), 0))
+    held = {name: value for name, value in call.quantities.items() if value}
+    assert held == {
+        "query": 3,
+        "row": 6,
+        "row_word": 12,  # 6 channels of a head: two words
+        "tail": 6,
+        "tail_word": 12,
+        "four": 18,
+        "four_word": 36,
+        "unaligned": 36,
+    }
+    wide, narrow = (1, 7, 20), (1, 7, 5)
+    shapes = {"u": wide, "dt": wide, "b": narrow, "c": narrow, "z": wide}
+    scan = SelectiveScan("o", tuple(shapes), False)
+    graph = Graph(tuple(Input(*each) for each in shapes.items()), (scan,), "o")
+    program = program_of(graph, plan_memory(graph), 0)
+    (call,) = work_of(scan, program)
+    assert call.quantities == {
+        "block": 2,  # 16 channels and 4
+        "step": 14,
+        "widened": 70,
+        "cleared": 100,
+        "value": 140,
+        "pair": 280,
+        "single": 140,
+    }
+    assert program.kernels["o"].scratch_bytes == 8 * 3 + 2 * 5 * 16

@@ -35,7 +35,7 @@ LARGEST_VALUES = 24_000  # of an operator's input
 LARGEST_MACS = 600_000  # of a convolution: the emulator takes its time
 SMALL_VALUES = 800
 STEPS = (4, 6, 8, 10, 12, 16, 20, 25, 32, 40, 50, 64)  # of series; their channels
-WIDTHS = (4, 6, 8, 8, 12, 16, 16, 20, 24, 32, 40, 48)
+WIDTHS = (4, 6, 8, 8, 12, 16, 16, 20, 24, 28, 32, 40, 48)
 INNER = (4, 6, 12, 24, 32, 50, 64, 100, 256, 384)  # of fully connected layers
 WIDE_INNER = (520, 600, 777, 1024, 1500, 2048)
 LONG_INNER = {8: 512, 4: 512, 2: 1020}  # beyond it the `wide` kernels run
@@ -219,18 +219,18 @@ def _series(rng: random.Random) -> Shape:
 
 
 def _attention(rng: random.Random) -> Drawn:
-    _, steps, width = whole = _series(rng)
+    steps, width = rng.choice((2, 3, *STEPS)), rng.choice(WIDTHS)
+    whole = (1, steps, width)
     heads = rng.choice([h for h in (1, 1, 2, 2, 3, 4) if width % h == 0])
-    # Between sensors there are few steps, and a query may be all of them that counts.
     queries = (1, rng.choice((1, steps, steps)), width)
     return (lambda name, ins: Attention(name, ins, heads)), [queries, whole, whole]
 
 
 def _scan(rng: random.Random) -> Drawn:
-    _, steps, channels = wide = _series(rng)
     carry = rng.random() < 0.3
-    wide, steps = ((1, 1, channels), 1) if carry else (wide, steps)
-    narrow = (1, steps, rng.choice((2, 3, 4, 4, 5, 6, 8, 8, 16)))
+    steps = 1 if carry else rng.choice(STEPS)
+    wide = (1, steps, rng.choice((*WIDTHS, 64, 80)))
+    narrow = (1, steps, rng.choice((1, 2, 2, 3, 4, 4, 5, 6, 8, 8, 16)))
     shapes: list[Shape] = [wide, wide, narrow, narrow, wide]
     return (lambda name, ins: SelectiveScan(name, ins, carry)), shapes
 

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from nas.errors import RunError, UsageError
+from nas.run_folder import shown_bits
 from nas.search import pareto
 from nas.training.metrics import Z_90
 
@@ -268,7 +269,7 @@ def _max_bits(most: int) -> _Limit:
         return sum(bits > most for bits in row.weight_bits)
 
     def has(row: FrontRow) -> str:
-        bits = "/".join(map(str, row.weight_bits))
+        bits = shown_bits("/".join(map(str, row.weight_bits)))
         return f"{over(row)} of {len(row.weight_bits)} layers above {most} bits ({bits})"
 
     return _Limit(f"--max-bits {most}", lambda row: over(row) / len(row.weight_bits), has)

@@ -29,7 +29,7 @@ from nas.choosing.choose import (
 from nas.choosing.measured import CYCLE_BAND, PREDICTED, band, misses_text, verdicts_of
 from nas.errors import RunError, UsageError
 from nas.export.emulate import Verdict
-from nas.run_folder import judged_crosswise, read_front, read_json, read_manifest
+from nas.run_folder import judged_crosswise, read_front, read_json, read_manifest, shown_bits
 from nas.tables import kinds_text, print_table, terminal_width
 
 NAMES: dict[Resource, tuple[str, str]] = {
@@ -172,7 +172,7 @@ def _print_front(
             "ms": f"{sign}{row.latency_ms:.2f}",
             "uJ": f"{sign}{row.energy_uj:.3g}",
             "sensors": "+".join(row.modalities),
-            "bits": "/".join(map(str, row.weight_bits)),
+            "bits": shown_bits("/".join(map(str, row.weight_bits))),
         }
         for column, cell in cells.items():
             table.setdefault(column, []).append(cell)
@@ -197,7 +197,7 @@ def _facts(
     def share(amount: int, budget: int) -> str:
         return f"{amount:,} bytes, {_percent(amount / budget)} of {budget:,} ({size})"
 
-    bits = "/".join(map(str, row.weight_bits))
+    bits = shown_bits("/".join(map(str, row.weight_bits)))
     crosswise = judged_crosswise(manifest)
     judges = "on training and validation, crosswise" if crosswise else "on validation"
     return (

@@ -5,8 +5,8 @@ rescaling is a QUANTIZE, which all runtimes round as the reference does.
 
 Runtimes derive the factor of a rescaling from the float32 scales of tensors, in their own order.
 Inside an operator those scales are ours to choose, so they are chosen (`_exact_scales`) such that
-every runtime arrives at the reference's multiplier to the last bit. They are near the true ones;
-where true ones must stand again a RESHAPE, which copies bytes, passes from one to the other.
+every runtime arrives at the reference's multiplier to the last bit. Their products are near the
+true ones. Where true ones must stand again a RESHAPE passes from one to the other: it copies bytes.
 """
 
 from collections.abc import Sequence
@@ -178,7 +178,7 @@ def _step(writer: TfliteWriter, op: SelectiveScan, held: Sequence[int]) -> tuple
     zero = _int32(writer, "zero", [0])
     place = writer.tensor("place", (4,), "int32")
     writer.op("CONCATENATION", 1, [zero, zero, step, zero], place, "ConcatenationOptions", axis=0)
-    written = writer.like_here(so_far, "written")
+    written = writer.tensor("written", writer.shape(so_far), "int8", writer.scale(so_far))
     row = _shaped(writer, y, "row", (1, 1, 1, channels))
     writer.op("DYNAMIC_UPDATE_SLICE", 1, [so_far, row, place], written, "DynamicUpdateSliceOptions")
     return _arithmetic(writer, "ADD", step, _int32(writer, "one", [1]), (1,)), state, written

@@ -95,15 +95,6 @@ class TfliteWriter:
         self._here.tensors.append(made)
         return len(self._here.tensors) - 1
 
-    def like_here(self, index: int, name: str) -> int:
-        """A tensor of the shape, type and scale of tensor `index`."""
-        other = self._here.tensors[index]
-        made = schema.TensorT()
-        made.name, made.shape, made.type, made.buffer = name, other.shape, other.type, 0
-        made.quantization = other.quantization
-        self._here.tensors.append(made)
-        return len(self._here.tensors) - 1
-
     def scale(self, index: int) -> Scale | None:
         """The scale of tensor `index`, if it has one."""
         held = self._here.tensors[index].quantization

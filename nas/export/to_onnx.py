@@ -143,8 +143,8 @@ def _attention(writer: OnnxWriter, op: Attention, inputs: Sequence[str]) -> str:
     root = writer.constant(np.float32((shape[2] // op.heads) ** -0.5))
     reals = writer.op("Mul", _dequantise(writer, f"{op.name}/scores", scores), root)
     share = writer.constant(np.float32(1 / 256)), writer.constant(np.int8(-128))
-    # Without this Min ONNX Runtime fuses the softmax into a kernel of its own in which 256 wraps
-    # round to 0 instead of saturating at 255.
+    # Without this Min ONNX Runtime fuses the softmax, if its scores have no factor, into a kernel
+    # of its own in which 256 wraps round to 0 instead of saturating at 255.
     highest = writer.constant(np.float32(255 / 256))
     shares = writer.op("Min", writer.op("Softmax", reals, axis=-1), highest)
     weights = writer.op("QuantizeLinear", shares, *share)

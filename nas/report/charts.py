@@ -16,6 +16,7 @@ import numpy as np
 
 from nas.report.data import Budgets, Candidate, Run, Trial
 from nas.report.format import METRIC_NAMES, interval, kilobytes, percent, short
+from nas.run_folder import shown_bits
 
 ACCENT, FAINT, GREY, WARN, INK = "--accent", "--accent-faint", "--grey", "--warn", "--ink"
 MOST_GREY = 1500  # more trained points than this are thinned evenly
@@ -241,7 +242,7 @@ def _hover(candidate: Candidate, run: Run) -> str:
         "RAM, Flash, latency and energy predicted"
         if candidate.verdict is None
         else "RAM and Flash measured, latency and energy modelled",
-        f"bits {plain_text(candidate.weight_bits)}",
+        f"bits {plain_text(shown_bits(candidate.weight_bits))}",
         f"sensors {plain_text(candidate.modalities)}",
     ]
     return "<br>".join(lines)

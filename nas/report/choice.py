@@ -18,6 +18,7 @@ from nas.report.format import (
     short,
     table,
 )
+from nas.run_folder import shown_bits
 
 RESOURCE_NAMES: dict[Resource, str] = {
     "flash": "Flash",
@@ -158,7 +159,7 @@ def _cells(candidate: Candidate, sensors: Sequence[str]) -> list[tuple[str, floa
         (short(value["energy_uj"], "µJ") + kind, value["energy_uj"]),
         (count(macs), macs),
         (short(value["bits"]), value["bits"]),
-        (candidate.weight_bits, None),
+        (shown_bits(candidate.weight_bits), None),
         (candidate.modalities.replace("+", " + "), None),
         (candidate.verified, None),
     ]

@@ -18,6 +18,7 @@ from nas.report.format import (
     section,
     short,
 )
+from nas.run_folder import shown_bits
 
 COLUMNS = (
     ("id", "Candidate"),
@@ -130,6 +131,7 @@ def _row(candidate: Candidate, run: Run) -> str:
     value = candidate.values
     knee = ' <span class="badge">knee</span>' if candidate.id == run.knee else ""
     kind = "<small>predicted</small>" if candidate.verdict is None else ""
+    bits = esc(shown_bits(candidate.weight_bits))
     cells = [
         f'<button type="button" class="open"><code>{esc(candidate.id)}</code></button>{knee}',
         badge(candidate.verified, short_name=True),
@@ -141,7 +143,7 @@ def _row(candidate: Candidate, run: Run) -> str:
         *(kilobytes(value[name]) + kind * (name in PREDICTABLE) for name in COLUMN_BYTES),
         short(value["latency_ms"], "ms") + kind,
         short(value["energy_uj"], "µJ") + kind,
-        f'<span class="bitlist">{esc(candidate.weight_bits).replace("/", "/<wbr>")}</span>'
+        f'<span class="bitlist">{bits.replace("/", "/<wbr>")}</span>'
         f"<small>{short(value['bits'])} a weight</small>",
         f'<span class="bitlist">{esc(candidate.modalities).replace("+", " + ")}</span>',
     ]
