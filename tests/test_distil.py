@@ -27,7 +27,7 @@ from nas.training.low_bits import learned_quantise, least_bits
 from nas.training.recipe import Hint, Recipe, student_recipe
 from nas.training.scoring import classify
 from nas.training.student import Student, feature_tensor, to_integer
-from nas.training.teacher import Answers, write_answers
+from nas.training.teacher import TEACHER_KINDS, Answers, write_answers
 from nas.training.validation import judging
 
 torch.set_num_threads(1)
@@ -265,7 +265,7 @@ def test_a_student_teaches_what_its_integers_answer(task: Task) -> None:
 
 
 def test_the_command_line_offers_them_all() -> None:
-    assert get_args(Distil) == cli.DISTILS
+    assert get_args(Distil) == cli.DISTILS and TEACHER_KINDS == cli.TEACHERS
 
 
 def test_a_worker_trains_with_features_where_the_job_says_so(
