@@ -354,6 +354,8 @@ def test_a_member_without_a_fold_has_not_seen_it(
     assert seen == [48, 48 - int((bench.judging.fold == 1).sum())]
     assert whole.bank.shape == part.bank.shape == (1, 1 + COPIES, 48, CLASSES)
     assert (whole.val != part.val).any()
+    assert whole.features is not None and part.features is not None
+    assert whole.features.shape[:3] == whole.bank.shape[:3] and whole.features.std() > 0
 
 
 def test_a_teacher_that_has_learnt_nothing_is_warned_of() -> None:
