@@ -28,8 +28,9 @@ from nas.network.integer import IntegerModel
 from nas.network.numerics import weight_limit
 from nas.search.rules import training_seed
 from nas.space import FixedTrial, Problem
-from nas.training import evaluate, metrics, student
+from nas.training import evaluate, linear_layer, metrics
 from nas.training.augment import make_bank, strength_for
+from nas.training.lessons import Lessons, read_lessons
 from nas.training.loop import training_set
 from nas.training.scoring import classify
 from nas.training.teaching import teacher_of
@@ -119,8 +120,7 @@ class _Worker:
 def _start(path: str, teacher: str) -> None:
     torch.set_num_threads(1)
     _Worker.bench = _prepared(path, LARGEST_Z)
-    with np.load(teacher) as held:
-        _Worker.teacher = held["bank"]
+    _Worker.teacher = read_lessons(Path(teacher), False)
 
 
 def _prepared(path: str, largest_z: float) -> evaluate.Bench:
@@ -170,7 +170,7 @@ def _fewer(bench: Any, teacher: Any, share: float) -> tuple[Any, Any]:
             inputs=bench.inputs | {"train": inputs, "val": inputs},
             labels=bench.labels | {"train": labels, "val": labels},
         )
-    return bench, teacher[:, :, kept]
+    return bench, Lessons(teacher.bank[:, :, kept])
 
 
 def _train(data: str, name: str, seed: int) -> dict[str, Any]:
@@ -185,13 +185,13 @@ def _train(data: str, name: str, seed: int) -> dict[str, Any]:
     if "steps" in changes:
         changes["steps"] = round(recipe.steps * changes["steps"])
     recipe = dataclasses.replace(recipe, **changes)
-    usual = student.weight_scale
+    usual = linear_layer.weight_scale
     if variant.largest_weight_scale:
-        student.weight_scale = largest_weight_scale
+        linear_layer.weight_scale = largest_weight_scale
     start = training_seed(seed, "recipe", 0)
     answers = teacher if distil else None
     trained = evaluate.train_student(bench, graph, recipe, metric, answers, start)
-    student.weight_scale = usual
+    linear_layer.weight_scale = usual
     model = IntegerModel.from_bytes(trained.model)
     test = metrics.score(
         metric, bench.labels["test"], classify(model, bench.inputs["test"]), bench.task.classes

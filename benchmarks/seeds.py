@@ -37,6 +37,7 @@ from nas.run_folder import read_front, read_json
 from nas.search.rules import training_seed
 from nas.training import metrics
 from nas.training.evaluate import Bench, prepare, recipe_of, taught, train_student
+from nas.training.lessons import Lessons, read_lessons
 from nas.training.loop import predict, train
 from nas.training.metrics import Metric
 from nas.training.recipe import Recipe
@@ -205,8 +206,7 @@ def variants(place: Place, lines: Lines) -> Iterator[dict[str, Any]]:
     judged, profile = judging(task, None), load_profile(place.system.device)
     held = prepare(task, judged, BANK_SEED)
     identity = read_json(place.run / "run.json")["teacher"]["hash"]
-    with np.load(place.cache / f"{identity}.npz", allow_pickle=False) as cached:
-        teacher = cached["bank"]
+    teacher = read_lessons(place.cache / f"{identity}.npz", False)
     for answers in (teacher, None):
         how = "distilled" if answers is not None else "plain"
         recipe = recipe_of(held, place.metric, answers is not None, final=True)
@@ -233,7 +233,7 @@ def alone(
     lines: Lines,
     held: Bench,
     architecture: dict[str, Any],
-    teacher: NDArray[np.float32],
+    teacher: Lessons,
 ) -> Iterator[dict[str, Any]]:
     """The architecture with one of its sensors, distilled as the whole one was."""
     space, profile = SPACES[place.system.space], load_profile(place.system.device)
@@ -260,7 +260,7 @@ def integer_scores(
     graph: Graph,
     place: Place,
     recipe: Recipe,
-    teacher: NDArray[np.float32] | None,
+    teacher: Lessons | None,
 ) -> tuple[float, float]:
     """(validation, test) scores of one final training's integers."""
     seed = training_seed(place.seed, graph.hash, 1)
@@ -270,7 +270,7 @@ def integer_scores(
 
 
 def float_scores(
-    held: Bench, graph: Graph, place: Place, teacher: NDArray[np.float32] | None
+    held: Bench, graph: Graph, place: Place, teacher: Lessons | None
 ) -> tuple[float, float]:
     """(validation, test) scores of the same network in floating point."""
     recipe = recipe_of(held, place.metric, teacher is not None, final=True)

@@ -20,6 +20,7 @@ from nas.importing.command import add_import_verb
 
 if TYPE_CHECKING:
     from nas.space import Space
+    from nas.training.lessons import Distil
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 DEMO_TASK, DEMO_MINUTES = "watch", 8.0
@@ -27,6 +28,8 @@ DEMO_DEVICE = "cortex-m4-64k"
 OBJECTIVES = "error,ram,flash,latency"
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 VALIDATIONS, FEW_ROWS = ("split", "cross"), 200
+TEACHERS = ("conv", "attention", "both")  # of ours; all else is a file
+DISTILS: "tuple[Distil, ...]" = ("logits", "features", "walk")  # the first is the default
 SAMPLERS = ("tpe", "nsga2", "nsga3", "gp", "random")
 
 
@@ -101,6 +104,11 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--metric", choices=METRICS, help="score (accuracy, or the task's)")
     data.add_argument(
         "--teacher", metavar="T", help="conv, attention or both, or your own MODEL.onnx (conv)"
+    )
+    data.add_argument(
+        "--distil",
+        choices=DISTILS,
+        help=f"teach by the teacher's answers, its features too, or level by level ({DISTILS[0]})",
     )
     data.add_argument("--no-distil", action="store_true", help="train without a teacher")
     data.add_argument(
@@ -186,8 +194,7 @@ def _search(chosen: argparse.Namespace) -> int:
         raise UsageError(
             f"--objectives {chosen.objectives}: must be different ones of {OBJECTIVES}, with error"
         )
-    if chosen.teacher and chosen.no_distil:
-        raise UsageError("--teacher with --no-distil: a teacher that is not used; leave one out")
+    distil = _distil(chosen)
     demo = chosen.data is None and chosen.task is None
     task = DEMO_TASK if demo else chosen.task
     limits = (chosen.minutes, chosen.hours, chosen.trials)
@@ -215,7 +222,7 @@ def _search(chosen: argparse.Namespace) -> int:
         max_latency_ms=chosen.max_latency_ms,
         max_weight_bytes=chosen.max_weight_bytes,
         sampler=chosen.sampler,
-        distil=not chosen.no_distil,
+        distil=distil,
         validation=chosen.validation,
         verify=not chosen.no_verify,
         cc=chosen.cc,
@@ -232,6 +239,20 @@ def _search(chosen: argparse.Namespace) -> int:
 
     print_front(run)
     return 0
+
+
+def _distil(chosen: argparse.Namespace) -> "Distil | None":
+    """How the teacher teaches, or None for none; UsageError where options contradict each other."""
+    if chosen.teacher and chosen.no_distil:
+        raise UsageError("--teacher with --no-distil: a teacher that is not used; leave one out")
+    if chosen.distil and chosen.no_distil:
+        raise UsageError(f"--distil {chosen.distil} with --no-distil: leave one out")
+    if chosen.teacher not in (None, *TEACHERS) and chosen.distil == "features":
+        raise UsageError(
+            "--teacher with --distil features: an ONNX model gives answers and no features; use"
+            " --distil logits"
+        )
+    return None if chosen.no_distil else chosen.distil or DISTILS[0]
 
 
 def _report(chosen: argparse.Namespace) -> int:

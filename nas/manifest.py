@@ -16,6 +16,7 @@ from nas.hardware.cost import table_hash
 from nas.hardware.profile import Profile
 from nas.run_folder import read_json
 from nas.space import Space
+from nas.training.lessons import Distil
 from nas.training.metrics import Metric
 from nas.training.teaching import Choice, OwnModel
 from nas.training.validation import Judging, Validation
@@ -45,7 +46,7 @@ class Options:
     max_latency_ms: float | None
     max_weight_bytes: int | None
     sampler: str
-    distil: bool
+    distil: Distil | None
     validation: Validation | None
     verify: bool
     cc: str | None

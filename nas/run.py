@@ -38,6 +38,7 @@ from nas.search.finals import Finalist, shipped_file, train_finals
 from nas.search.own_space import check_space
 from nas.search.rules import OBJECTIVES, Rules, front_hypervolume, front_of, scored
 from nas.search.study import Study, default_storage, open_study
+from nas.search.walk import STANDING, check_walk, descend
 from nas.space import problem_of
 from nas.training import metrics
 from nas.training.scoring import Examined, examine
@@ -76,6 +77,8 @@ def run_search(options: Options) -> Path:
         check_space(options.space, problem)
     check_possible(options.space, problem, profile, budget)
     judged = judging(task, options.validation)
+    if options.distil == "walk":
+        check_walk(judged)
     chosen = choose_teacher(options.teacher, problem)
     begun = (options.out / "run.json").exists() or (options.out / ".lock").exists()
     if options.resume and not begun:
@@ -99,6 +102,7 @@ def run_search(options: Options) -> Path:
             options.seed,
             options.max_latency_ms or DEFAULT_LATENCY_LIMIT_MS,
             judged.kind == "cross",
+            options.distil or "logits",
         )
         clock_ = Clock(options.budget_s, 0.0, began_s)
         session = _Session(options, task, judged, rules, manifest, clock_, progress)
@@ -193,14 +197,15 @@ class _Session:
             f" ({clock(self.clock.elapsed_s())})"
         )
         spared_s = EXPORT_S + EXPORT_S_PER_MEMBER * members / self.options.workers
-        self.finalists = train_finals(
-            self.rules,
-            trained,
-            workers,
-            self.run,
-            lambda: self.clock.left_s() - spared_s,
-            self.progress,
-        )
+
+        def left_s() -> float:
+            return self.clock.left_s() - spared_s
+
+        place, walk = (workers, self.run, left_s, self.progress), STANDING
+        if self.options.distil == "walk":
+            walk = descend(self.rules, trained, *place)
+            self.manifest["walk"] = walk.to_json(self.rules.profile)
+        self.finalists = train_finals(self.rules, trained, *place, walk)
         entries = [(f.record.cost, f.val_scores[0]) for f in self.finalists]
         self.front = [self.finalists[i] for i in front_of(self.rules, entries)]
         self._examine(workers)
@@ -239,7 +244,7 @@ class _Session:
 
     def _teacher(self, workers: Pool, chosen: Choice) -> Teacher | None:
         """None without distillation."""
-        if not self.options.distil:
+        if self.options.distil is None:
             return None
 
         def show(done: int, wanted: int) -> None:

@@ -179,7 +179,7 @@ def manifest() -> dict[str, Any]:
         "metric": "accuracy",
         "teacher": {"kind": "conv", "hash": "e" * 16, "val_score": 0.97, "test_score": 0.96,
                     "parameters": 123456, "size_bytes": 493824},
-        "distil": True,
+        "distil": "logits",
         "trials": {"trained": 8, "duplicate": 1, "infeasible": 3, "failed": 1},
         "hypervolume": 0.5,
         "hypervolume_reference": {"error": 1.0, "ram": 1.0, "flash": 1.0, "latency": 1.0},

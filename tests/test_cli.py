@@ -293,6 +293,19 @@ BAD_OPTIONS: dict[str, tuple[list[object], str]] = {
         ["--data", DATA, "--trials", 2, "--teacher", "t.onnx", "--no-distil"],
         "--teacher with --no-distil: a teacher that is not used; leave one out",
     ),
+    "distilled and not": (
+        ["--data", DATA, "--trials", 2, "--distil", "walk", "--no-distil"],
+        "--distil walk with --no-distil: leave one out",
+    ),
+    "features of a model that has none": (
+        ["--data", DATA, "--trials", 2, "--teacher", "t.onnx", "--distil", "features"],
+        "an ONNX model gives answers and no features; use --distil logits",
+    ),
+    "a walk that would see what judges": (
+        ["--data", DATA, "--trials", 2, "--distil", "walk", "--validation", "cross"],
+        "--distil walk: rows are judged crosswise, and an intermediate teacher has seen all of them"
+        "; use --validation split or --distil logits",
+    ),
     "missing teacher": (
         ["--data", DATA, "--trials", 2, "--teacher", "none/t.onnx"],
         "--teacher none/t.onnx: No such file or directory; give conv, attention, both or an .onnx",

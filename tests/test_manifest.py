@@ -37,7 +37,7 @@ def options(tmp_path: Path) -> Options:
         max_latency_ms=None,
         max_weight_bytes=None,
         sampler="tpe",
-        distil=True,
+        distil="logits",
         validation=None,
         verify=True,
         cc=None,
@@ -85,7 +85,7 @@ CHANGES: dict[str, Callable[[Options], Options]] = {
     "modalities is ['wave'] and was ['wave', 'level']": lambda o: replace(o, modalities=("wave",)),
     "the content of profile cortex-m4-64k has hash": lambda o: replace(o, device="cortex-m4-64k"),
     "teacher_kind is 'both' and was 'conv'": lambda o: replace(o, teacher="both"),
-    "distil is False and was True": lambda o: replace(o, distil=False),
+    "distil is None and was 'logits'": lambda o: replace(o, distil=None),
     "limits is [None, 7] and was [None, None]": lambda o: replace(o, max_weight_bytes=7),
     "storage is 'postgresql://u:***@h/d' and was None": lambda o: replace(
         o, storage="postgresql://u:secret@h/d"

@@ -29,6 +29,10 @@ source = "datasheet of the part, cover page"
 ram_bytes = 65_536
 flash_bytes = 262_144
 source = "datasheet of the part, cover page"
+[levels]
+level_names = ["close", "all"]
+level_bytes = [16_384, 65_536]
+source = "reference manual of the part, table 2"
 [reserved]
 ram_reserved_bytes = 8_192
 flash_reserved_bytes = 65_536
@@ -142,6 +146,8 @@ def test_a_good_file_gives_each_figure(tmp_path: Path) -> None:
         clock_hz=80_000_000,
         ram_bytes=65_536,
         flash_bytes=262_144,
+        level_names=("close", "all"),
+        level_bytes=(16_384, 65_536),
         ram_reserved_bytes=8_192,
         flash_reserved_bytes=65_536,
         flash_wait_states=4,
@@ -167,7 +173,9 @@ def test_a_profile_cannot_be_changed_and_survives_a_worker_process(tmp_path: Pat
 
 def test_json_holds_every_field(tmp_path: Path) -> None:
     p = load_profile(write(tmp_path, GOOD))
-    assert json.loads(p.to_json()) == p.to_dict() == asdict(p)
+    lists = {"level_names": ["close", "all"], "level_bytes": [16_384, 65_536]}
+    assert json.loads(p.to_json()) == p.to_dict() == asdict(p) | lists
+    assert Profile.from_dict(json.loads(p.to_json())) == p
     assert "\n" not in p.to_json()
 
 
@@ -185,7 +193,8 @@ def test_the_hash_is_of_the_content_and_not_of_the_file(tmp_path: Path) -> None:
         ('"part on the board"', '"other"'),
         ("cortex-m4f", "cortex-m4"),
         ("80_000_000", "80_000_001"),
-        ("ram_bytes = 65_536", "ram_bytes = 65_537"),
+        ('"close"', '"near"'),
+        ("[16_384, ", "[16_385, "),
         ("262_144", "262_145"),
         ("8_192", "8_193"),
         ("flash_reserved_bytes = 65_536", "flash_reserved_bytes = 0"),
@@ -293,6 +302,21 @@ def test_no_key_takes_another_type(tmp_path: Path, table: str, key: str, value: 
     message = refuse(write(tmp_path, text))
     assert message.count("board.toml: ") == 1
     assert f"{table}.{key}: must be " in message
+
+
+@pytest.mark.parametrize(
+    "levels", ["[]", "[65_536, 16_384]", "[16_384, 16_384]", "[0, 65_536]", "['16 KB', 65_536]"]
+)
+def test_levels_rise(tmp_path: Path, levels: str) -> None:
+    message = refuse(write(tmp_path, change("[16_384, 65_536]", levels)))
+    assert "levels.level_bytes: must be a list of whole numbers greater than 0 that rise" in message
+
+
+@pytest.mark.parametrize("levels", ["[65_536]", "[1, 2, 65_536]", "[16_384, 65_537]"])
+def test_levels_have_names_and_end_with_the_whole_ram(tmp_path: Path, levels: str) -> None:
+    message = refuse(write(tmp_path, change("[16_384, 65_536]", levels)))
+    assert "levels.level_bytes: must be 2 numbers, one a name, that end with" in message
+    assert "memory.ram_bytes = 65536" in message and message.count("board.toml: ") == 1
 
 
 @pytest.mark.parametrize(

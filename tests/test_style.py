@@ -24,7 +24,7 @@ MOST_FUNCTION_LINES = 60
 # Heavy libraries, and the modules of nas/ that may import them.
 CONFINED = {
     "torch": {"fake_quantise", "linear_layer", "mdcsa", "sequence_layers", "student"}
-    | {"loop", "evaluate", "teacher_training", "workers"},
+    | {"hints", "low_bits", "loop", "evaluate", "teacher_training", "workers"},
     "optuna": {"study"},
     "onnx": {"onnx_arithmetic", "onnx_builder", "onnx_sequence", "to_onnx_integer"},
     "onnxruntime": {"teacher_training"},

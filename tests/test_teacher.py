@@ -78,7 +78,9 @@ def answers(task: Task, seed: int = 0) -> Answers:
         return log_softmax(rng.normal(size=(*shape, task.classes)).astype(np.float32))
 
     counts = {split: len(task.rows(split)) for split in ("train", "val", "test")}
-    return Answers(some(1, 2, counts["train"]), some(counts["val"]), some(counts["test"]), 7)
+    features = rng.normal(size=(1, 2, counts["train"], 5)).astype(np.float16)
+    numbers = some(1, 2, counts["train"]), some(counts["val"]), some(counts["test"]), 7
+    return Answers(*numbers, features)
 
 
 # ---------------------------------------------------------------- identity and cache
@@ -209,6 +211,9 @@ def test_an_ensemble_is_the_normalised_mean(task: Task) -> None:
         np.testing.assert_allclose(np.exp(part).sum(-1), 1, rtol=1e-5)
         logits = np.mean([getattr(member, name) for member in made], 0)
         np.testing.assert_allclose(np.diff(part), np.diff(logits), atol=1e-5)
+    assert mean.features is not None and mean.features.dtype == np.float16
+    side_by_side = np.concatenate([member.features for member in made], -1)
+    assert (mean.features == side_by_side).all() and mean.features.shape[-1] == 5 * MEMBERS
 
 
 def test_crosswise_a_row_is_answered_by_the_part_that_has_not_seen_it(task: Task) -> None:
@@ -222,6 +227,8 @@ def test_crosswise_a_row_is_answered_by_the_part_that_has_not_seen_it(task: Task
     assert whole.bank.shape == (4, *made[0].bank.shape[1:]) and whole.parameters == 7
     for part, held in enumerate(made):
         np.testing.assert_allclose(whole.bank[part], held.bank[0], atol=1e-5)
+        assert whole.features is not None and held.features is not None
+        assert (whole.features[part] == held.features[0]).all()
         rows = judged.fold == part - 1
         np.testing.assert_allclose(whole.val[rows], held.val[rows], atol=1e-5)
     np.testing.assert_allclose(whole.test, made[0].test, atol=1e-5)
@@ -314,6 +321,8 @@ def test_a_member_answers_for_every_copy_and_split(
     assert first.bank.shape == (1, 1 + COPIES, rows["train"], CLASSES)
     assert (first.val.shape, first.test.shape) == ((rows["val"], CLASSES), (rows["test"], CLASSES))
     assert first.parameters > 1000
+    assert first.features is not None and first.features.dtype == np.float16
+    assert first.features.shape[:3] == first.bank.shape[:3] and first.features.std() > 0
     for name in ("bank", "val", "test"):
         np.testing.assert_allclose(np.exp(getattr(first, name)).sum(-1), 1, rtol=1e-4)
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
@@ -345,6 +354,8 @@ def test_a_member_without_a_fold_has_not_seen_it(
     assert seen == [48, 48 - int((bench.judging.fold == 1).sum())]
     assert whole.bank.shape == part.bank.shape == (1, 1 + COPIES, 48, CLASSES)
     assert (whole.val != part.val).any()
+    assert whole.features is not None and part.features is not None
+    assert whole.features.shape[:3] == whole.bank.shape[:3] and whole.features.std() > 0
 
 
 def test_a_teacher_that_has_learnt_nothing_is_warned_of() -> None:

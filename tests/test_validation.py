@@ -16,6 +16,7 @@ from nas.network.integer import IntegerModel
 from nas.space import FixedTrial
 from nas.training import evaluate, metrics
 from nas.training.evaluate import fit, prepare, recipe_of, train_student
+from nas.training.lessons import Lessons
 from nas.training.loop import TrainingSet
 from nas.training.recipe import SEARCH_EPOCHS, Recipe, batch_size_for, student_steps
 from nas.training.scoring import classify
@@ -202,12 +203,12 @@ def test_each_network_has_the_teacher_of_its_part(
 
     monkeypatch.setattr(evaluate, "fit", note)
     graph = genes(bench).lower()
-    train_student(bench, graph, short, "accuracy", own, 3, final=True)
+    train_student(bench, graph, short, "accuracy", Lessons(own), 3, final=True)
     assert (taught[-1] == own[0]).all() and len(taught) == 1 + FOLDS
     for part in range(FOLDS):
         assert (taught[part] == own[1 + part][:, bench.judging.fold != part]).all()
     taught.clear()
-    train_student(bench, graph, short, "accuracy", own[:1], 3)  # the user's own teacher
+    train_student(bench, graph, short, "accuracy", Lessons(own[:1]), 3)  # the user's own teacher
     for part in range(FOLDS):
         assert (taught[part] == own[0][:, bench.judging.fold != part]).all()
 

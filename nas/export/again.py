@@ -46,7 +46,10 @@ def write_again(
         )
     plan = MemoryPlan.from_json(document["plan"])
     check_plan(model.graph, plan)
-    profile = Profile.from_dict(read_json(run / "run.json")["profile"])
+    try:
+        profile = Profile.from_dict(read_json(run / "run.json")["profile"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run}/run.json: profile: {error}; written by another version") from None
     program = program_of(model.graph, plan, profile.flash_wait_states)
     inputs = random_inputs(model.graph, TEST_VECTORS, np.random.default_rng(0))
     about = describe(f"Candidate {name}", document["classes"], document["inputs"])

@@ -39,6 +39,7 @@ class Candidate:
         stepwise: the form that runs step by step, where there is one.
         val_scores: of every training of this architecture, the shipped one first.
         rows: that the shipped model was trained on.
+        taught_by: `teacher` (that of run.json), `none`, or the id of the candidate that taught it.
         predicted: (n,) classes given to the test split by the shipped model.
         scores_without: sensor -> test score of the shipped model with that sensor missing.
     """
@@ -53,6 +54,7 @@ class Candidate:
     val_scores: Sequence[float]
     rows: int
     steps: int
+    taught_by: str
     predicted: NDArray[np.int64]
     scores_without: Mapping[str, float]
 
@@ -135,6 +137,7 @@ def _describe(candidate: Candidate, task: Task) -> dict[str, Any]:
             "seeds": len(candidate.val_scores),
             "rows": candidate.rows,
             "steps": candidate.steps,
+            "taught_by": candidate.taught_by,
             "val_scores": list(candidate.val_scores),
             "weights_hash": candidate.model.hash,
         },

@@ -106,6 +106,7 @@ def _export(
         finalist.val_scores,
         rows,
         steps,
+        finalist.teachers.get(finalist.shipped, rules.teacher_name),
         examined.predicted,
         examined.without,
     )

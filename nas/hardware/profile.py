@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -34,8 +35,9 @@ class Profile:
     """One microcontroller. Sizes in bytes, clock in hertz, voltage in volts, currents in amperes.
 
     `ram_reserved_bytes` and `flash_reserved_bytes` are what the application keeps for itself;
-    the rest is the budget of the model. `sources` maps a table of the file to the text that says
-    where its figures come from.
+    the rest is the budget of the model. `level_names` and `level_bytes` are memories above the
+    Flash that a network may live in alone, the smallest first; the last is the whole RAM.
+    `sources` maps a table of the file to the text that says where its figures come from.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Profile:
     clock_hz: int
     ram_bytes: int
     flash_bytes: int
+    level_names: tuple[str, ...]
+    level_bytes: tuple[int, ...]
     ram_reserved_bytes: int
     flash_reserved_bytes: int
     flash_wait_states: int
@@ -74,12 +78,13 @@ class Profile:
 
     def to_dict(self) -> dict[str, object]:
         """All fields by name, ready for JSON; units are in the names."""
-        return asdict(self)
+        return asdict(self) | {key: list(getattr(self, key)) for key in _LIST_KEYS}
 
     @staticmethod
     def from_dict(document: Mapping[str, Any]) -> Profile:
-        """The inverse of `to_dict`; KeyError or TypeError for another document."""
-        return Profile(**{field.name: document[field.name] for field in fields(Profile)})
+        """The inverse of `to_dict`, also from JSON; KeyError or TypeError for another document."""
+        values = {field.name: document[field.name] for field in fields(Profile)}
+        return Profile(**values | {key: tuple(values[key]) for key in _LIST_KEYS})
 
     def to_json(self) -> str:
         """Canonical JSON on one line: keys sorted, no spaces."""
@@ -164,6 +169,8 @@ def _build(document: Mapping[str, Mapping[str, object]]) -> Profile:
     values.pop("source")
     for key in _REAL_KEYS:
         values[key] = float(str(values[key]))
+    for key in _LIST_KEYS:
+        values[key] = tuple(document["levels"][key])  # type: ignore[arg-type]
     sources = {table: _one_line(str(document[table]["source"])) for table in _TABLES}
     return Profile(**values, sources=sources)  # type: ignore[arg-type]
 
@@ -177,7 +184,7 @@ def _problems(document: Mapping[str, object]) -> list[tuple[str, str]]:
     for key in document:
         if key not in _TABLES:
             found.append((_name(key), _unknown_entry("table", key, known_tables)))
-    return found + _reserved_problems(document)
+    return found + _reserved_problems(document) + _level_problems(document)
 
 
 def _table_problems(
@@ -216,6 +223,21 @@ def _reserved_problems(document: Mapping[str, object]) -> list[tuple[str, str]]:
             rule = f"must be less than memory.{kind}_bytes = {total}, not {reserved}"
             found.append((f"reserved.{kind}_reserved_bytes", rule))
     return found
+
+
+def _level_problems(document: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What sizes of levels, right by themselves, must keep with their names and the RAM."""
+    levels = document.get("levels")
+    held = levels if isinstance(levels, dict) else {}
+    names, sizes = held.get("level_names"), held.get("level_bytes")
+    total = _whole(document, "memory", "ram_bytes")
+    if not isinstance(sizes, list) or _sizes(sizes) is not None or total is None or total <= 0:
+        return []
+    named = len(names) if isinstance(names, list) and _texts(names) is None else len(sizes)
+    if len(sizes) == named and sizes[-1] == total:
+        return []
+    rule = f"must be {named} numbers, one a name, that end with memory.ram_bytes = {total}"
+    return [("levels.level_bytes", f"{rule}, not {_show(sizes)}")]
 
 
 def _whole(document: Mapping[str, object], table: str, key: str) -> int | None:
@@ -260,10 +282,23 @@ def _positive_real(value: object) -> str | None:
     return None if good else "a finite number greater than 0"
 
 
+def _texts(value: object) -> str | None:
+    good = isinstance(value, list) and value and not any(_text(entry) for entry in value)
+    return None if good else "a list of texts that are not empty"
+
+
+def _sizes(value: object) -> str | None:
+    good = isinstance(value, list) and value and not any(_positive_whole(entry) for entry in value)
+    if good and isinstance(value, list) and all(a < b for a, b in itertools.pairwise(value)):
+        return None
+    return "a list of whole numbers greater than 0 that rise"
+
+
 _TABLES: Mapping[str, Mapping[str, Rule]] = {
     "device": {"name": _plain_name, "part": _text, "core": _core, "source": _text},
     "clock": {"clock_hz": _positive_whole, "source": _text},
     "memory": {"ram_bytes": _positive_whole, "flash_bytes": _positive_whole, "source": _text},
+    "levels": {"level_names": _texts, "level_bytes": _sizes, "source": _text},
     "reserved": {
         "ram_reserved_bytes": _whole_from_zero,
         "flash_reserved_bytes": _whole_from_zero,
@@ -279,6 +314,7 @@ _TABLES: Mapping[str, Mapping[str, Rule]] = {
 }
 
 _REAL_KEYS = ("supply_voltage_v", "active_current_a", "sleep_current_a")
+_LIST_KEYS = ("level_names", "level_bytes")
 
 
 def _name(key: str) -> str:

@@ -144,7 +144,7 @@ def origin(run: Run) -> str:
         ("Sampler", esc(manifest.get("sampler"))),
         ("Objectives", esc(", ".join(names(manifest.get("objectives"))))),
         ("Teacher", _teacher(manifest)),
-        ("Distillation", _yes_no(manifest.get("distil"))),
+        ("Distillation", _distillation(manifest)),
         ("Data file", esc(dig(manifest, "data", "path"))),
         ("Data hash", f"<code>{esc(dig(manifest, 'data', 'hash'))}</code>"),
         ("Keys not used", esc(", ".join(names(dig(manifest, "data", "ignored_keys"))))),
@@ -154,8 +154,18 @@ def origin(run: Run) -> str:
     return f'<section id="origin"><h2>How this run was made</h2>{facts(pairs)}</section>'
 
 
-def _yes_no(value: Any) -> str:
-    return ("yes" if value else "no") if isinstance(value, bool) else DASH
+def _distillation(manifest: Mapping[str, Any]) -> str:
+    """By what the teacher teaches, and which candidates taught the levels below their own."""
+    if "distil" not in manifest:
+        return DASH
+    distil = {
+        "logits": "by the teacher's answers",
+        "features": "by the teacher's answers and features",
+        "walk": "by its answers, level by level of the memory",
+    }.get(str(manifest["distil"]), "no")
+    steps = manifest.get("walk") or ()
+    taught = [f"<code>{esc(s.get('candidate'))}</code> of {esc(s.get('level'))}" for s in steps]
+    return f"{distil}: {', '.join(taught)} taught what is smaller" if taught else distil
 
 
 def _teacher(manifest: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from nas.search.rules import (
     training_seed,
 )
 from nas.search.study import Study
+from nas.search.walk import winners
 from nas.space import Architecture, architecture_id
 from nas.training.recipe import FINAL_FACTOR, FINAL_SEEDS
 from nas.training.validation import FOLDS
@@ -210,6 +211,7 @@ class Search:
             rules.teacher,
             final=False,
             seed=training_seed(rules.seed, pending.id, 0),
+            features=rules.distil == "features",
         )
         try:
             future = self.pool.submit(train, job)
@@ -337,5 +339,7 @@ def reserved_s(rules: Rules, trained: Sequence[TrialRecord], workers: int, total
     factor = FINAL_FACTOR * (FOLDS / (FOLDS - 1) if rules.crosswise else 1.0)  # the one on all rows
     once = factor * 1.1 * (members * mean_s / workers + max(seconds))
     more = min((FINAL_SEEDS - 1) * once, max(0.0, total_s * WELCOME_FINALS - once))
-    finals: float = min(once + more, total_s * MOST_FINALS)
+    # The winners of levels are trained one after the other, each by the one above it.
+    walk = len(winners(rules, trained)) * FINAL_FACTOR * max(seconds) * (rules.distil == "walk")
+    finals: float = min(walk + once + more, total_s * MOST_FINALS)
     return finals + EXPORT_S + EXPORT_S_PER_MEMBER * members / workers

@@ -13,27 +13,28 @@ between seeds. A member that time did not reach keeps its training of the search
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from nas.progress import Progress, clock
-from nas.run_folder import TrialRecord, read_json, write_atomic, write_json
-from nas.search.rules import Rules, front_of, training_seed
+from nas.run_folder import TrialRecord
+from nas.search.ledger import Job, Ledger, final_training, model_file
+from nas.search.rules import Rules, front_of
+from nas.search.walk import STANDING, Walk
 from nas.training.recipe import FINAL_FACTOR, FINAL_SEEDS
-from nas.training.workers import MOST_DEATHS, Pool, Training, no_interrupt, train
+from nas.training.workers import MOST_DEATHS, Pool, no_interrupt, train
 
 BEST = 4  # members of the front that are a training ahead of the rest
-LEDGER = "finals.json"  # trained/finals.json: "<id> <repetition>" -> val_score
-_Job: TypeAlias = tuple[TrialRecord, int]  # a final training: the member and the repetition
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """A front member and its final trainings: val_score by repetition, 1 and up."""
+    """A front member and its final trainings by repetition, 1 and up: val_score, what taught it."""
 
     record: TrialRecord
     scores: dict[int, float]
+    teachers: dict[int, str] = field(default_factory=dict)
 
     @property
     def estimate(self) -> float:
@@ -73,6 +74,7 @@ def train_finals(
     run: Path,
     left_s: Callable[[], float],
     progress: Progress,
+    walk: Walk = STANDING,
 ) -> list[Finalist]:
     """Final trainings while time is left and a member of the front has less than `FINAL_SEEDS`.
 
@@ -80,12 +82,13 @@ def train_finals(
 
     Args:
         trained: every network that the search trained.
+        walk: which of them teach others.
 
     Returns:
         The front by estimates, the best first.
     """
-    race = _Race(rules, trained, _Ledger(run / "trained"))
-    running: dict[Future[Any], _Job] = {}
+    race = _Race(rules, trained, Ledger(run), walk)
+    running: dict[Future[Any], Job] = {}
     slowest, deaths = 0.0, 0
     while True:
         broken = False
@@ -95,7 +98,8 @@ def train_finals(
             if job is None:
                 break
             try:
-                running[pool.submit(train, _training(rules, *job))] = job
+                teacher, _ = walk.teacher_of(rules, job[0].cost)
+                running[pool.submit(train, final_training(rules, job, teacher))] = job
             except BrokenProcessPool:  # a worker died since the last look
                 broken = True
         if not running and not broken:
@@ -120,7 +124,7 @@ def train_finals(
 
 
 def _store(
-    race: "_Race", running: dict[Future[Any], _Job], finished: Iterable[Future[Any]]
+    race: "_Race", running: dict[Future[Any], Job], finished: Iterable[Future[Any]]
 ) -> tuple[float, bool]:
     """Stores what has finished; seconds of the slowest, and whether a worker died."""
     slowest, died = 0.0, False
@@ -155,22 +159,26 @@ class _Race:
             where hundreds of networks do not dominate each other.
     """
 
-    def __init__(self, rules: Rules, trained: Sequence[TrialRecord], ledger: "_Ledger") -> None:
-        self.rules, self.trained, self.ledger = rules, trained, ledger
-        self.given_up: list[_Job] = []
+    def __init__(
+        self, rules: Rules, trained: Sequence[TrialRecord], ledger: Ledger, walk: Walk
+    ) -> None:
+        self.rules, self.trained, self.ledger, self.walk = rules, trained, ledger, walk
+        self.given_up: list[Job] = []
         self.front = self._front()
 
-    def store(self, job: _Job, model: bytes, val_score: float) -> None:
+    def store(self, job: Job, model: bytes, val_score: float) -> None:
         """A final training that has ended."""
-        self.ledger.add(job, model, val_score)
+        _, taught_by = self.walk.teacher_of(self.rules, job[0].cost)
+        self.ledger.add(job, model, val_score, taught_by)
         self.front = self._front()
 
     def _front(self) -> list[Finalist]:
-        every = [Finalist(record, self.ledger.scores(record.id)) for record in self.trained]
+        ledger = self.ledger
+        every = [Finalist(r, ledger.scores(r.id), ledger.teachers(r.id)) for r in self.trained]
         members = front_of(self.rules, [(f.record.cost, f.estimate) for f in every])
         return sorted((every[i] for i in members), key=lambda f: (-f.estimate, f.record.number))
 
-    def next(self, running: Collection[_Job]) -> _Job | None:
+    def next(self, running: Collection[Job]) -> Job | None:
         """The next final training, or None when every member has had its share.
 
         Whoever has the fewest comes first, the best members one training ahead of the rest.
@@ -188,42 +196,6 @@ class _Race:
         return min(turns, key=lambda turn: turn[:2])[2:]
 
 
-def _training(rules: Rules, record: TrialRecord, repetition: int) -> Training:
-    graph = rules.space.parse(record.architecture).lower()
-    seed = training_seed(rules.seed, record.id, repetition)
-    return Training(graph, rules.metric, rules.teacher, final=True, seed=seed)
-
-
 def shipped_file(run: Path, finalist: Finalist) -> Path:
     """The file of the training that ships."""
-    return _model_file(run / "trained", finalist.record.id, finalist.shipped)
-
-
-def _model_file(folder: Path, identity: str, repetition: int) -> Path:
-    return folder / (f"{identity}.{repetition}.npz" if repetition else f"{identity}.npz")
-
-
-class _Ledger:
-    """Scores of the final trainings; one counts once its model is on disk, which comes second."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._file = folder / LEDGER
-        self._scores: dict[str, float] = read_json(self._file) if self._file.exists() else {}
-
-    def holds(self, identity: str, repetition: int) -> bool:
-        known = f"{identity} {repetition}" in self._scores
-        return known and _model_file(self._folder, identity, repetition).exists()
-
-    def add(self, job: _Job, model: bytes, val_score: float) -> None:
-        record, repetition = job
-        self._scores[f"{record.id} {repetition}"] = val_score
-        write_json(self._file, self._scores)
-        write_atomic(_model_file(self._folder, record.id, repetition), model)
-
-    def scores(self, identity: str) -> dict[int, float]:
-        return {
-            r: self._scores[f"{identity} {r}"]
-            for r in range(1, FINAL_SEEDS + 1)
-            if self.holds(identity, r)
-        }
+    return model_file(run / "trained", finalist.record.id, finalist.shipped)

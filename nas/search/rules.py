@@ -14,6 +14,7 @@ from nas.hardware.profile import Profile
 from nas.run_folder import CostSummary, TrialRecord
 from nas.search import pareto
 from nas.space import Problem, Space
+from nas.training.lessons import Distil
 from nas.training.metrics import Metric
 
 OBJECTIVES = ("error", "ram", "flash", "latency")
@@ -23,7 +24,13 @@ WORST_ERROR = 1.0
 
 @dataclass(frozen=True)
 class Rules:
-    """What every trial of a run has in common; `crosswise` as in `training.validation`."""
+    """What every trial of a run has in common.
+
+    Attributes:
+        teacher: file of the answers of the run's teacher; None without distillation.
+        crosswise: as in `training.validation`.
+        distil: what a teacher teaches by.
+    """
 
     space: Space
     problem: Problem
@@ -35,6 +42,12 @@ class Rules:
     seed: int
     latency_scale_ms: float
     crosswise: bool = False
+    distil: Distil = "logits"
+
+    @property
+    def teacher_name(self) -> str:
+        """`teacher`, which run.json describes, or `none`."""
+        return "none" if self.teacher is None else "teacher"
 
     def values(self, cost: CostSummary, val_score: float | None) -> dict[str, float]:
         """Objective -> value, minimised."""

@@ -19,6 +19,7 @@ from nas.network.numerics import Int8
 from nas.space import Problem, problem_of
 from nas.training import metrics
 from nas.training.augment import make_bank, strength_for
+from nas.training.lessons import Lessons
 from nas.training.loop import TrainingSet, train, training_set
 from nas.training.metrics import Metric
 from nas.training.recipe import Recipe, student_recipe
@@ -88,7 +89,7 @@ def train_student(
     graph: Graph,
     recipe: Recipe,
     metric: Metric,
-    teacher: NDArray[np.float32] | None,
+    teacher: Lessons | None,
     seed: int,
     final: bool = False,
 ) -> Trained:
@@ -96,9 +97,6 @@ def train_student(
 
     Crosswise, a final training's model is trained on all rows, beside those that are judged; for
     a third of the time less, a search's is the first of those.
-
-    Args:
-        teacher: (parts, copies, n, classes), the `bank` of `teacher.Answers`.
     """
     start = time.process_time()
     fold = bench.judging.fold
@@ -118,7 +116,7 @@ def _fit_in_turn(
     fold: NDArray[np.int64],
     graph: Graph,
     recipe: Recipe,
-    teacher: NDArray[np.float32] | None,
+    teacher: Lessons | None,
     seed: int,
 ) -> tuple[IntegerModel, NDArray[np.int64]]:
     """The first network, and (n,) classes of the rows, each by one trained without its part."""
@@ -135,26 +133,30 @@ def _fit_in_turn(
     return models[0], answers
 
 
-def taught(bench: Bench, teacher: NDArray[np.float32] | None, part: int) -> TrainingSet:
-    """The bank with the answers of one of a teacher's parts.
-
-    A teacher of one part, the user's own, teaches all.
-    """
+def taught(bench: Bench, teacher: Lessons | None, number: int) -> TrainingSet:
+    """The bank with the lessons of one part of a teacher."""
     if teacher is None:
         return bench.training
-    answers = teacher[part if len(teacher) > 1 else 0]
-    return replace(bench.training, teacher=torch.from_numpy(answers))
+    answers, features = teacher.part(number)
+    return replace(
+        bench.training,
+        teacher=torch.from_numpy(answers),
+        features=None if features is None else torch.from_numpy(features),
+    )
 
 
 def fit(graph: Graph, data: TrainingSet, recipe: Recipe, seed: int) -> IntegerModel:
     """The integers of one training."""
     torch.manual_seed(seed)
-    net = Student(graph, data.scales, dropout=recipe.dropout)
+    net = Student(graph, data.scales, dropout=recipe.dropout, learned_scales=recipe.learned_scales)
     train(net, data, recipe, seed)
     return to_integer(net)
 
 
-def recipe_of(bench: Bench, metric: Metric, distil: bool, final: bool) -> Recipe:
+def recipe_of(
+    bench: Bench, metric: Metric, distil: bool, final: bool, features: bool = False
+) -> Recipe:
     """The recipe of a student on the bench's data."""
     vectors = any(sensor.kind == "vector" for sensor in bench.problem.sensors)
-    return student_recipe(len(bench.training.labels), vectors, metric, distil, final)
+    rows = len(bench.training.labels)
+    return student_recipe(rows, vectors, metric, distil, final, features)

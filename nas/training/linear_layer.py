@@ -25,6 +25,7 @@ from nas.network.ops import (
     window_padding,
 )
 from nas.training.fake_quantise import fake_quantise, weight_scale
+from nas.training.low_bits import learned_quantise
 
 NORM_MOMENTUM = 0.1
 NORM_EPSILON = 1e-5
@@ -93,15 +94,44 @@ class LinearLayer(nn.Module):
         (top, bottom), (left, right) = window_padding(op, source)
         self.symmetric = (top, left) if (top, left) == (bottom, right) else None
         self.padding = (left, right, top, bottom)
+        self.bits = op.weight_bits  # more for a while, where bits come down gradually
+        self.log_scale: nn.Parameter | None = None
+
+    def hold_bits(self, least: int) -> None:
+        """Quantises to `least` bits, if the graph does not say more, from now on."""
+        bits = max(least, self.op.weight_bits)
+        if bits != self.bits:
+            self.bits = bits
+            if self.log_scale is not None:
+                self.learn_scale()
+
+    def learn_scale(self) -> None:
+        """At 2 bits the scale is a parameter from now on, which begins with what the rule says.
+
+        It is its logarithm: steps of the optimiser are then shares of it, whatever its size.
+        """
+        if self.op.weight_bits == 2:
+            first = weight_scale(self.weight, 2).log().view(-1)
+            if self.log_scale is None:
+                self.log_scale = nn.Parameter(first)
+            self.log_scale.data.copy_(first)
+
+    def scale(self) -> Tensor:
+        """(out, 1, 1, 1) scale of the weights at today's bits."""
+        if self.log_scale is not None and self.bits == 2:
+            return self.log_scale.exp().view(-1, 1, 1, 1)
+        return weight_scale(self.weight, self.bits)
 
     def forward(self, x: Tensor, in_scale: Tensor | None, frozen: bool) -> Tensor:
         """The real-valued output before ReLU; quantised where `in_scale` is given."""
         weight: Tensor = self.weight
         scale: Tensor | None = None
         if in_scale is not None:
-            scale = weight_scale(weight, self.op.weight_bits)
-            limit = weight_limit(self.op.weight_bits)
-            weight = fake_quantise(weight, scale, -limit, limit)
+            scale, limit = self.scale(), weight_limit(self.bits)
+            if scale.requires_grad:
+                weight = learned_quantise(weight, scale, limit)
+            else:
+                weight = fake_quantise(weight, scale, -limit, limit)
         if self.symmetric is None:
             x = F.pad(x, self.padding)
         y = F.conv2d(x, weight, None, self.op.stride, self.symmetric or 0, 1, self.groups)
@@ -130,7 +160,7 @@ def integer_weights(layer: LinearLayer, in_scale: float) -> Weights:
     op = layer.op
     gain, bias = layer.folded()
     weight = layer.weight.double()
-    scale = weight_scale(layer.weight, op.weight_bits).double().view(-1)
+    scale = layer.scale().double().view(-1)
     factor = torch.ones_like(scale) if gain is None else gain.double()
     # A dead channel's scale can be so small that its bias leaves int32; its weights do not matter.
     floor = bias.double().abs() / (LARGEST_BIAS * in_scale * factor.abs().clamp_min(SMALLEST_GAIN))

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.network.numerics import Int8
+from nas.training.hints import HintLoss
+from nas.training.low_bits import least_bits
 from nas.training.mdcsa import DualAttention
 from nas.training.recipe import Recipe
 from nas.training.student import Student
@@ -29,6 +31,7 @@ class TrainingSet:
         labels: (n,) int64.
         classes: number of classes.
         teacher: (copies, n, classes) log-probabilities of a teacher, or None.
+        features: (copies, n, width) of that teacher, or None.
     """
 
     inputs: Mapping[str, Tensor]
@@ -36,6 +39,7 @@ class TrainingSet:
     labels: Tensor
     classes: int
     teacher: Tensor | None = None
+    features: Tensor | None = None
 
     def subset(self, rows: NDArray[np.bool_], names: Iterable[str] | None = None) -> "TrainingSet":
         """The rows of a mask (n,) in every copy, of some modalities or of all."""
@@ -46,6 +50,7 @@ class TrainingSet:
             self.labels[mask],
             self.classes,
             None if self.teacher is None else self.teacher[:, mask],
+            None if self.features is None else self.features[:, mask],
         )
 
 
@@ -75,7 +80,10 @@ def train(net: Network, data: TrainingSet, recipe: Recipe, seed: int) -> None:
     torch.manual_seed(seed)  # dropout
     rng = np.random.default_rng(seed)
     net.train()
+    hint = _hint(net, data, recipe)
     optimiser = _optimiser(net, recipe)
+    if hint is not None and hint.map is not None:
+        optimiser.add_param_group({"params": list(hint.parameters()), "weight_decay": 0.0})
     weights = _class_weights(data) if recipe.class_weighting else None
     copies, n = next(iter(data.inputs.values())).shape[:2]
     order, position = rng.permutation(n), 0
@@ -84,6 +92,8 @@ def train(net: Network, data: TrainingSet, recipe: Recipe, seed: int) -> None:
     for step in range(recipe.steps):
         if isinstance(net, Student) and net.quantised and step == frozen_from:
             net.freeze()
+        if isinstance(net, Student) and recipe.gradual_share:
+            net.hold_bits(least_bits(step / recipe.steps, recipe.gradual_share))
         if position + batch_size > n:
             order, position = rng.permutation(n), 0
         rows = order[position : position + batch_size]
@@ -91,13 +101,25 @@ def train(net: Network, data: TrainingSet, recipe: Recipe, seed: int) -> None:
         which = rng.integers(0, copies, batch_size)
         for group in optimiser.param_groups:
             group["lr"] = recipe.peak_rate * _one_cycle(step / recipe.steps, recipe.warmup_share)
-        loss = _loss(net, data, recipe, weights, torch.from_numpy(which), torch.from_numpy(rows))
+        drawn = torch.from_numpy(which), torch.from_numpy(rows)
+        loss = _loss(net, data, recipe, weights, *drawn)
+        if hint is not None and data.features is not None:
+            loss = loss + recipe.hint_weight * hint(net.features, data.features[drawn])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     if not math.isfinite(loss.item()):
         raise FloatingPointError(f"training diverged: loss {loss.item()} at step {recipe.steps}")
     net.eval()
+
+
+def _hint(net: Network, data: TrainingSet, recipe: Recipe) -> HintLoss | None:
+    """Raises ValueError where a hint is asked for and there are no features to take it from."""
+    if recipe.hint == "none" or not isinstance(net, Student):
+        return None
+    if data.features is None:
+        raise ValueError(f"a hint by {recipe.hint} needs a teacher's features")
+    return HintLoss(recipe.hint, net.graph.shapes[net.feature_tensor][-1], data.features)
 
 
 def _loss(
@@ -151,18 +173,26 @@ def _one_cycle(progress: float, warmup: float) -> float:
     return max(1e-3, 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))))
 
 
-@torch.no_grad()
 def predict(
     net: Network, inputs: Mapping[str, Tensor], scales: Mapping[str, float], batch_size: int = 512
 ) -> Tensor:
     """(n, classes) logits for int8 inputs: modality -> (n, channels, height, width)."""
+    return answers(net, inputs, scales, batch_size)[0]
+
+
+@torch.no_grad()
+def answers(
+    net: Network, inputs: Mapping[str, Tensor], scales: Mapping[str, float], batch_size: int = 512
+) -> tuple[Tensor, Tensor]:
+    """(n, classes) logits and (n, width) features, the mean over positions of a map's."""
     net.eval()
     n = len(next(iter(inputs.values())))
-    parts = []
+    logits, features = [], []
     for start in range(0, n, batch_size):
         batch = {
             name: inputs[name][start : start + batch_size].float().mul_(scales[name])
             for name in net.inputs
         }
-        parts.append(net(batch))
-    return torch.cat(parts)
+        logits.append(net(batch))
+        features.append(net.features.flatten(2).mean(2) if net.features.ndim > 2 else net.features)
+    return torch.cat(logits), torch.cat(features)

@@ -46,7 +46,12 @@ class DualAttention(nn.Module):
         problem: at least one sensor is a series.
         hidden: width H of every token, even.
         dropout: probability on the features that the classes are read from.
+
+    Attributes:
+        features: those of the last forward pass, (batch, width), before dropout.
     """
+
+    features: Tensor
 
     def __init__(self, problem: Problem, hidden: int = HIDDEN, dropout: float = 0.0) -> None:
         super().__init__()
@@ -73,6 +78,7 @@ class DualAttention(nn.Module):
         tokens = _attend(tokens, tokens, tokens)
         x = self.norm(self.merge(tokens.transpose(1, 2)).transpose(1, 2))
         features = torch.cat([x.mean(1), x[:, -1], *(held[s][:, 0] for s in self.static)], 1)
+        self.features = features
         logits: Tensor = self.head(F.dropout(features, self.dropout, self.training))
         return logits
 

@@ -7,6 +7,7 @@ two.
 """
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from nas.training.metrics import Metric
 
@@ -17,6 +18,8 @@ TEACHER_EPOCHS = 60
 PEAK_RATE, ATTENTION_RATE = 6e-3, 4e-3
 FINAL_FACTOR = 2  # a front member is retrained for twice the steps of the search,
 FINAL_SEEDS = 3  # with up to so many seeds
+Hint: TypeAlias = Literal["none", "projection", "relation"]
+HINT: Hint = "relation"  # it needs no map; neither way was seen to do better
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,11 @@ class Recipe:
         batch_size: samples a step.
         distil_weight: share of the teacher's divergence in the loss, 0 without a teacher.
         temperature: of the softmax on both sides of the distillation.
+        hint: how the teacher's features teach, if at all; see `hints.py`.
+        hint_weight: factor of that term, which is added to the loss.
+        learned_scales: train the scale of 2-bit weights instead of taking 1.5 mean|w|.
+        gradual_share: share of the steps in which bits come down, 8 -> 4 -> 2; 0 trains at the
+            bits of the graph from the first step.
         class_weighting: weight the loss by inverse class frequency (for balanced metrics).
         dropout: probability on the fused features.
         label_smoothing: of the cross-entropy on labels.
@@ -44,6 +52,10 @@ class Recipe:
     weight_decay: float = 1e-2
     warmup_share: float = 0.3
     frozen_share: float = 0.2
+    hint: Hint = "none"
+    hint_weight: float = 1.0
+    learned_scales: bool = False
+    gradual_share: float = 0.0
 
 
 def batch_size_for(rows: int) -> int:
@@ -56,14 +68,22 @@ def student_steps(rows: int) -> int:
     return max(100, min(SEARCH_STEPS, SEARCH_EPOCHS * rows // batch_size_for(rows)))
 
 
-def student_recipe(rows: int, vectors: bool, metric: Metric, distil: bool, final: bool) -> Recipe:
-    """How a student is trained on `rows` samples; `vectors`: whether a feature vector is used."""
+def student_recipe(
+    rows: int, vectors: bool, metric: Metric, distil: bool, final: bool, features: bool = False
+) -> Recipe:
+    """How a student is trained on `rows` samples.
+
+    Args:
+        vectors: whether a feature vector is used.
+        distil: whether a teacher teaches, by its `features` too.
+    """
     return Recipe(
         steps=student_steps(rows) * (FINAL_FACTOR if final else 1),
         batch_size=batch_size_for(rows),
         distil_weight=0.7 if distil else 0.0,
         class_weighting=metric != "accuracy",
         dropout=0.3 if vectors or rows < 500 else 0.0,
+        hint=HINT if distil and features else "none",
     )
 
 

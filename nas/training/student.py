@@ -64,7 +64,14 @@ class Student(nn.Module):
         input_scales: scale of each int8 input; its zero point is 0.
         quantised: False trains a float network of the same operators (a teacher).
         dropout: probability on the fused features, in training only.
+        learned_scales: scales of 2-bit weights are parameters.
+
+    Attributes:
+        features: of the last forward pass, the tensor `feature_tensor` before dropout:
+            (batch, channels, height, width) or (batch, channels).
     """
+
+    features: Tensor
 
     def __init__(
         self,
@@ -72,14 +79,19 @@ class Student(nn.Module):
         input_scales: Mapping[str, float],
         quantised: bool = True,
         dropout: float = 0.0,
+        learned_scales: bool = False,
     ) -> None:
         super().__init__()
         self.graph, self.quantised, self.frozen = graph, quantised, False
         self.inputs = tuple(source.name for source in graph.inputs)
         self.dropout, self.fused = dropout, fused_tensor(graph)
+        self.feature_tensor = feature_tensor(graph)
         self.layers = nn.ModuleDict(
             {op.name: MODULES[type(op)](op, graph) for op in graph.ops if type(op) in MODULES}
         )
+        if learned_scales:
+            for layer in self._linear_layers():
+                layer.learn_scale()
         internal = {name: name for name in graph.internal_scales}
         self.groups = {**graph.scale_groups, **internal}
         self.non_negative = {**non_negative_groups(graph), **dict.fromkeys(internal, False)}
@@ -112,7 +124,16 @@ class Student(nn.Module):
             if self.dropout and self.training and op.name == self.fused:
                 y = F.dropout(y, self.dropout)
             values[op.name] = y
+        self.features = values[self.feature_tensor]
         return values[self.graph.output]
+
+    def _linear_layers(self) -> list[LinearLayer]:
+        return [layer for layer in self.layers.values() if isinstance(layer, LinearLayer)]
+
+    def hold_bits(self, least: int) -> None:
+        """Quantises no weight of a linear layer to fewer than `least` bits from now on."""
+        for layer in self._linear_layers():
+            layer.hold_bits(least)
 
     def freeze(self) -> None:
         """Stops batch-norm statistics and activation ranges; biases move to the integer grid."""
@@ -156,6 +177,15 @@ def fused_tensor(graph: Graph) -> str:
         op.name for op in graph.ops if len(op.inputs) > 1 or max(graph.input_shapes(op)[0][:2]) > 1
     ]
     return meeting[-1] if meeting else ""
+
+
+def feature_tensor(graph: Graph) -> str:
+    """The tensor whose values are compared with a teacher's features.
+
+    The fused one, or, in a network of a feature vector alone, what the output layer takes.
+    """
+    linear = [op for op in graph.ops if isinstance(op, Conv2d | DepthwiseConv2d)]
+    return fused_tensor(graph) or linear[-1].inputs[0]
 
 
 def _linear(net: Student, op: Linear, xs: list[Tensor]) -> Tensor:

@@ -25,7 +25,7 @@ from nas.training.validation import FOLDS, Judging, Validation
 
 MEMBERS = 3  # of each network that a teacher is made of
 USELESS = 0.1  # share of the way from guessing to perfect below which a teacher is warned of
-VERSION = 5  # of everything below: raise it when a change makes another teacher of the same data
+VERSION = 6  # of everything below: raise it when a change makes another teacher of the same data
 
 NetworkKind: TypeAlias = Literal["conv", "attention"]
 TeacherKind: TypeAlias = Literal["conv", "attention", "both"]
@@ -38,13 +38,15 @@ class Answers:
 
     `bank` is (parts, copies, n, classes), the copies in the order of `augment.make_bank`, the
     others are (n, classes). Part 0 teaches what ships. Where rows are judged crosswise, part 1 + i
-    teaches the network that is judged by fold i, and has not seen that fold either.
+    teaches the network that is judged by fold i, and has not seen that fold either. `features` are
+    (parts, copies, n, width), float16 for the file's sake; a model of the user's has none.
     """
 
     bank: NDArray[np.float32]
     val: NDArray[np.float32]
     test: NDArray[np.float32]
     parameters: int
+    features: NDArray[np.float16] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,8 @@ def members(kind: TeacherKind, validation: Validation) -> list[Member]:
 def combine(judged: Judging, made: Sequence[tuple[Member, Answers]]) -> Answers:
     """One teacher of what its `members` answered.
 
-    A part is the normalised mean of its members' log-probabilities. A row that judges has the
-    answer of a part that has not seen it.
+    A part is the normalised mean of its members' log-probabilities, and all their features side by
+    side. A row that judges has the answer of a part that has not seen it.
     """
     parts: dict[int, list[Answers]] = {}
     for member, answers in made:
@@ -123,7 +125,16 @@ def combine(judged: Judging, made: Sequence[tuple[Member, Answers]]) -> Answers:
         val,
         _mean([held.test for held in parts[0]]),
         sum(held.parameters for held in parts[0]),
+        _features([parts[part] for part in sorted(parts)]),
     )
+
+
+def _features(parts: Sequence[Sequence[Answers]]) -> NDArray[np.float16] | None:
+    """Those of each part's members side by side; None if a member has none."""
+    features = [[held.features for held in part if held.features is not None] for part in parts]
+    if any(len(f) < len(part) for f, part in zip(features, parts, strict=True)):
+        return None
+    return np.concatenate([np.concatenate(part, -1) for part in features])
 
 
 def _mean(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -220,13 +231,11 @@ def member_file(identity: str, number: int) -> Path:
 def write_answers(file: Path, answers: Answers) -> None:
     """Raises RunError when the disk refuses."""
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        bank=answers.bank,
-        val=answers.val,
-        test=answers.test,
-        parameters=np.array(answers.parameters),
-    )
+    arrays: dict[str, Any] = {"bank": answers.bank, "val": answers.val, "test": answers.test}
+    arrays["parameters"] = np.array(answers.parameters)
+    if answers.features is not None:
+        arrays["features"] = answers.features
+    np.savez(buffer, **arrays)
     write_atomic(file, buffer.getvalue())
 
 
@@ -234,6 +243,8 @@ def read_answers(file: Path) -> Answers | None:
     """Cached answers; None when there are none or the file is torn: it is then made again."""
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as held:
-            return Answers(held["bank"], held["val"], held["test"], int(held["parameters"]))
+            features = held.get("features")
+            numbers = held["bank"], held["val"], held["test"], int(held["parameters"])
+            return Answers(*numbers, features)
     except Exception:  # a torn archive raises whatever its damage leads to
         return None

@@ -17,7 +17,7 @@ from nas.network.numerics import Int8
 from nas.network.ops import Concat, Conv2d, Op, Pool, Reshape
 from nas.space import Problem, Sensor
 from nas.training.evaluate import Bench
-from nas.training.loop import Network, predict, train
+from nas.training.loop import Network, answers, predict, train
 from nas.training.mdcsa import DualAttention
 from nas.training.metrics import Metric
 from nas.training.recipe import teacher_recipe
@@ -129,18 +129,23 @@ def train_network(
     train(net, seen, recipe, seed)
 
     def ask(inputs: Mapping[str, torch.Tensor]) -> NDArray[np.float32]:
-        answers: NDArray[np.float32] = predict(net, inputs, data.scales).log_softmax(-1).numpy()
-        return answers
+        log_probabilities = predict(net, inputs, data.scales).log_softmax(-1)
+        return np.asarray(log_probabilities.numpy(), np.float32)
 
     def tensors(inputs: Mapping[str, Int8]) -> dict[str, torch.Tensor]:
         return {k: torch.from_numpy(v).permute(0, 3, 1, 2) for k, v in inputs.items()}
 
-    copies = range(len(next(iter(data.inputs.values()))))
+    bank, features = [], []
+    for copy in range(len(next(iter(data.inputs.values())))):
+        logits, held = answers(net, {k: v[copy] for k, v in data.inputs.items()}, data.scales)
+        bank.append(logits.log_softmax(-1).numpy())
+        features.append(held.half().numpy())
     return Answers(
-        np.stack([ask({k: v[copy] for k, v in data.inputs.items()}) for copy in copies])[None],
+        np.stack(bank)[None],
         ask(tensors(bench.inputs["val"])),
         ask(tensors(bench.inputs["test"])),
         sum(p.numel() for p in net.parameters()),
+        np.stack(features)[None],
     )
 
 

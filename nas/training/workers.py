@@ -19,12 +19,10 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nas.data.task import Task, load_task
 from nas.errors import DataError, NasError
 from nas.network.graph import Graph
+from nas.training.lessons import Lessons, read_lessons
 from nas.training.metrics import Metric
 from nas.training.teacher import Member
 from nas.training.validation import Validation, judging
@@ -64,13 +62,19 @@ def load_source(name: str | None, path: str | None, modalities: tuple[str, ...] 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What `train` needs for one student; `teacher` is the file of a teacher's logits."""
+    """What `train` needs for one student.
+
+    Attributes:
+        teacher: the file of a teacher's answers.
+        features: whether its features teach beside its logits.
+    """
 
     graph: Graph
     metric: Metric
     teacher: Path | None
     final: bool
     seed: int
+    features: bool = False
 
 
 class _Process:
@@ -78,7 +82,7 @@ class _Process:
 
     prepared: Any = None
     refusal: NasError | None = None  # of the data; raised by each job, as a process cannot be asked
-    teacher: tuple[Path, NDArray[np.float32]] | None = None
+    teacher: tuple[Path, bool, Lessons] | None = None
 
 
 def _start(source: DataSource, prepare: Callable[[Task], Any]) -> None:
@@ -149,14 +153,23 @@ def train(training: Training) -> Any:
 
     held, teacher = prepared(), None
     if training.teacher is not None:
-        if _Process.teacher is None or _Process.teacher[0] != training.teacher:
-            with np.load(training.teacher, allow_pickle=False) as answers:
-                _Process.teacher = (training.teacher, answers["bank"])
-        teacher = _Process.teacher[1]
-    recipe = recipe_of(held, training.metric, teacher is not None, training.final)
+        wanted = training.teacher, training.features
+        if _Process.teacher is None or _Process.teacher[:2] != wanted:
+            _Process.teacher = (*wanted, read_lessons(*wanted))
+        teacher = _Process.teacher[2]
+    distil, features = teacher is not None, training.features
+    recipe = recipe_of(held, training.metric, distil, training.final, features)
     return train_student(
         held, training.graph, recipe, training.metric, teacher, training.seed, training.final
     )
+
+
+def hand_down(model: Path) -> bytes:
+    """A trained model's lessons for smaller students, a file's content, made in a worker."""
+    from nas.network.integer import load_integer_model
+    from nas.training.assistant import lessons_of, to_bytes
+
+    return to_bytes(lessons_of(prepared(), load_integer_model(model)))
 
 
 @contextmanager
