@@ -96,7 +96,16 @@ class World:
             run,
             Candidate(
                 *(ID, document, self.model, priced.program, priced.cost),
-                *(at_8_bits(self.model.graph, PROFILE), None, [0.5], 36, 9, predicted, {}),
+                *(
+                    at_8_bits(self.model.graph, PROFILE),
+                    None,
+                    [0.5],
+                    36,
+                    9,
+                    "teacher",
+                    predicted,
+                    {},
+                ),
             ),
             self.task,
         )

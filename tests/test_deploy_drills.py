@@ -86,7 +86,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         home,
         Candidate(
             ID, document, model, program, estimate(program, profile),
-            at_8_bits(model.graph, profile), None, [0.9, 0.8], 20, 900, predicted, {"accel": 0.25},
+            at_8_bits(model.graph, profile), None, [0.9, 0.8], 20, 900, "teacher", predicted,
+            {"accel": 0.25},
         ),
         task,
     )  # fmt: skip
