@@ -7,8 +7,8 @@ A teacher is made as in a search; `out of fold` ones are not: each of `OUT_OF_FO
 seen one part of the training rows (whole groups), so a row's soft target is that of the network
 that has not seen it, and on other rows their mean answers. `train_score` is then one of unseen
 rows, too. The student is the first network of the search space at the length of a final training.
-Where validation is crossed, only teachers are compared. Resumable; the networks' answers are kept
-in --answers.
+Where validation is crossed or no sensor is a series, only teachers are compared. Resumable; the
+networks' answers are kept in --answers.
 """
 
 import argparse

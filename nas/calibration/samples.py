@@ -47,7 +47,7 @@ KINDS = (
     "depthwise_any",
     *("pool", "pool", "add", "mul", "concat", "pad", "table", "reshape", "clipped"),
     *("attention", "attention", "scan", "scan", "positions", "last_step", "history"),
-    *("running_average", "running_max"),
+    *("running_average", "running_max", "few"),
 )
 
 
@@ -252,6 +252,17 @@ def _of_series(make: Callable[[str, tuple[str, ...]], Op]) -> Callable[[random.R
     return lambda rng: (make, [_series(rng)])
 
 
+def _few(rng: random.Random) -> Drawn:
+    """A convolution with fewer than four outputs, of windows that reach over the border."""
+    steps, channels, units = rng.choice((1, 2, 3, 4, 6)), rng.choice(WIDTHS), rng.choice(WIDTHS)
+    bits, relu, stride = rng.choice(WEIGHT_BITS), rng.random() < 0.5, 1 if steps < 4 else 2
+    kernel = (1, stride + rng.choice((0, 1, 2, 4)))
+    shape = (1, steps, channels)
+    return (lambda n, ins: Conv2d(n, ins, units, kernel, (1, stride), "causal", bits, relu)), [
+        shape
+    ]
+
+
 SERIES: dict[str, Callable[[random.Random], Drawn]] = {
     "attention": _attention,
     "scan": _scan,
@@ -260,4 +271,5 @@ SERIES: dict[str, Callable[[random.Random], Drawn]] = {
     "history": _history,
     "running_average": _running("average"),
     "running_max": _running("max"),
+    "few": _few,
 }
