@@ -161,11 +161,14 @@ def test_the_commands_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Options] = []
     monkeypatch.setattr(run, "run_search", seen.append)
     monkeypatch.setattr("nas.tables.print_front", lambda folder: None)
-    assert [search_main(line) for line in lines] == [0, 0, 0]
-    assert [asked.task for asked in seen] == [
-        *("covid-audio", "depth-thermal-pose", "indoor-localisation")
+    assert [search_main(line) for line in lines] == [0] * 4
+    assert [(asked.task, asked.space.name, asked.max_weight_bytes) for asked in seen] == [
+        ("covid-audio", "conv", 6 * 1024),
+        ("depth-thermal-pose", "conv", 58 * 1024),
+        ("indoor-localisation", "transformer", 16 * 1024),
+        ("indoor-localisation", "mamba", None),
     ]
-    assert [asked.max_weight_bytes for asked in seen] == [6 * 1024, 58 * 1024, None]
+    assert seen[3].device == "cortex-m4-32k"
 
 
 # ---------------------------------------------------------------- nas import --task

@@ -254,7 +254,8 @@ def _of_series(make: Callable[[str, tuple[str, ...]], Op]) -> Callable[[random.R
 
 def _few(rng: random.Random) -> Drawn:
     """A convolution with fewer than four outputs, of windows that reach over the border."""
-    steps, channels, units = rng.choice((1, 2, 3, 4, 6)), rng.choice(WIDTHS), rng.choice(WIDTHS)
+    steps, units = rng.choice((1, 2, 3, 4, 6)), rng.choice(WIDTHS)
+    channels = rng.choice((*WIDTHS, 160, 260))  # some for the `wide` kernels
     bits, relu, stride = rng.choice(WEIGHT_BITS), rng.random() < 0.5, 1 if steps < 4 else 2
     kernel = (1, stride + rng.choice((0, 1, 2, 4)))
     shape = (1, steps, channels)
