@@ -19,7 +19,7 @@ from nas.export import runtimes, tflite_sequence, to_onnx, to_onnx_integer, to_t
 from nas.export.verification import Verification, require_equal
 from nas.network import reference
 from nas.network.graph import Graph, Input
-from nas.network.integer import IntegerModel, Scale
+from nas.network.integer import LARGEST_SKIP, IntegerModel, Scale
 from nas.network.numerics import Int8, quantise_multiplier
 from nas.network.ops import (
     Attention,
@@ -261,8 +261,10 @@ def test_a_skip_that_could_overflow() -> None:
     model, _ = scan()
     held = model.weights["o"]
     bias = held.bias.copy()
-    bias[2] = -(1 << 24)
-    with pytest.raises(GraphError, match="o: a skip of 16777216 and 4 states may add up to more"):
+    bias[2] = LARGEST_SKIP
+    replace(model, weights={"o": replace(held, bias=bias)})
+    bias[2] = -LARGEST_SKIP - 1
+    with pytest.raises(GraphError, match="o: a skip of 4194305 and 4 states may add up to more"):
         replace(model, weights={"o": replace(held, bias=bias)})
 
 

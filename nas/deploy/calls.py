@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.deploy.c_text import integers, octets, shorts, words
-from nas.errors import GraphError
 from nas.hardware.program import Program, in_words
 from nas.network.integer import IntegerModel
 from nas.network.numerics import quantise_multiplier
@@ -38,8 +37,6 @@ from nas.network.sequence_reference import attention_factors, decay_table, scan_
 from nas.network.softmax import exponentials
 from nas.packing import by_bits, pack_conv, pack_depthwise
 from nas.packing.channels import channels_of
-
-MOST_SKIP = 1 << 22  # times an input it leaves room for what the states add, and for doubling
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,11 +270,6 @@ def _attention(e: Emitter, op: Attention, name: str) -> Calls:
 def _scan(e: Emitter, op: SelectiveScan, name: str) -> Calls:
     (_, steps, channels), states = e.shape(op.name), e.shape(op.inputs[2])[2]
     skip = e.model.weights[op.name].bias
-    if (worst := int(np.abs(skip.astype(np.int64)).max())) > MOST_SKIP:
-        raise GraphError(
-            f"{op.name}: a skip of {worst} steps is beyond {MOST_SKIP}, the most that the kernel's"
-            " 32-bit sums hold; train it with larger scales of b and c"
-        )
     factors = map(_factor, scan_factors(e.model, op))
     fields = [f"{name}_decay", f"{name}_skip", steps, channels, states, e.zero(op.name), *factors]
     decay = decay_table(e.model.scales[op.inputs[1]].scale)

@@ -21,6 +21,8 @@ from nas.network.graph import Graph
 from nas.network.numerics import Int8, table, weight_limit
 from nas.network.ops import Conv2d, DepthwiseConv2d, Mul, Op, Positions, SelectiveScan, Shape, Table
 
+LARGEST_SKIP, MOST_STATES = 1 << 22, 128  # of a scan: 2 * 128 * (2^22 + 128 * 2^14) is below 2^31
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -101,13 +103,14 @@ class IntegerModel:
             self._check_sum(op, held)
 
     def _check_sum(self, op: SelectiveScan, held: Weights) -> None:
-        """States reach 2^14, and what they, c and the skip add up to must fit int32."""
+        """States reach 2^14; twice what they, c and the skip add up to must fit int32."""
         states = self.graph.shapes[op.inputs[2]][2]
         skip = int(np.abs(held.bias.astype(np.int64)).max())
-        if 128 * (states * 128**2 + skip) >= 1 << 31:
+        if skip > LARGEST_SKIP or states > MOST_STATES:
             raise GraphError(
-                f"{op.name}: a skip of {skip} and {states} states may add up to more than int32"
-                " holds; the scales of b and c are too small for it"
+                f"{op.name}: a skip of {skip} and {states} states may add up to more than 32-bit"
+                f" sums hold: at most {LARGEST_SKIP} and {MOST_STATES}; the scales of b and c are"
+                " too small for it"
             )
 
     def internal(self, op: Op, part: str) -> float:

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from nas.network.graph import Graph
-from nas.network.integer import Weights
+from nas.network.integer import LARGEST_SKIP, Weights
 from nas.network.ops import Positions, SelectiveScan
 from nas.network.sequence_reference import STATE_BITS
 from nas.training.fake_quantise import fake_quantise
 
 POSITION_SPREAD = 0.3  # standard deviation of learned positions at the start
 LONGEST_WAVE = 10000.0  # of sinusoidal positions, over 2 pi, in steps (Vaswani et al., 2017)
-LARGEST_SKIP = 1 << 23  # times an int8 it leaves the scan's int32 sum half of its range
 ATTENTION_STEP = 2.0**-8  # attention's weights are integers from 0 to 255 of it
 DECAY_STEP = 2.0**-STATE_BITS
 MOST_DECAY = (1 << STATE_BITS) - 1
