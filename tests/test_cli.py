@@ -236,6 +236,9 @@ def test_a_budget_that_nothing_meets(
 
 def test_a_device_too_small_for_the_data(refusal: Refusal, good: Path, tmp_path: Path) -> None:
     text = (PROFILES / "cortex-m4-32k.toml").read_text().replace("= 32_768", "= 4_100")
+    text = re.sub(
+        r"level_names = .*\nlevel_bytes = .*", 'level_names = ["SRAM"]\nlevel_bytes = [4_100]', text
+    )
     (tmp_path / "tiny.toml").write_text(text)
     line = refusal.of(
         "--data", good, "--trials", 2, "--device", tmp_path / "tiny.toml", "--out", tmp_path / "out"
