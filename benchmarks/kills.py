@@ -84,9 +84,9 @@ def look(run: Path) -> Seen:
     for file in (run / "trained").glob("c*.npz"):
         seen.models[file.name] = file.stat().st_mtime_ns
     ledger = run / "trained" / "finals.json"
-    for key, score in (json.loads(ledger.read_text()) if ledger.exists() else {}).items():
+    for key, entry in (json.loads(ledger.read_text()) if ledger.exists() else {}).items():
         if f"{key.replace(' ', '.')}.npz" in seen.models:
-            seen.finals[key] = score
+            seen.finals[key] = entry["val_score"]
     with tempfile.TemporaryDirectory() as name:  # a copy: looking must not mend anything
         for file in run.glob("study.db*"):
             shutil.copy(file, name)

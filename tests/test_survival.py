@@ -34,7 +34,7 @@ from nas.errors import DataError, RunError
 from nas.export import verify
 from nas.export.verification import Verification
 from nas.search import engine as search
-from nas.search import finals as finals_module
+from nas.search import ledger as ledger_module
 from nas.search.engine import Search
 from nas.search.rules import OBJECTIVES, training_seed
 from nas.search.study import Study, default_storage, open_study
@@ -187,7 +187,7 @@ def test_finals_go_on_after_a_kill(
     name: str, after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        kill_at(patched, finals_module, name, 3, after)
+        kill_at(patched, ledger_module, name, 3, after)
         finals(FakePool(final_score), tmp_path)
     held = on_disk(tmp_path)
     complete = name == "write_atomic" and after
