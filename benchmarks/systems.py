@@ -1,0 +1,170 @@
+"""Tables and figures of the systems from the rows of `seeds.py`.
+
+    python benchmarks/systems.py benchmarks/results/seeds.jsonl --out benchmarks/results
+
+Prints one Markdown table a system and data set, medians over seeds, and writes a figure a system:
+every seed's test score of what was found, of the same architecture in float and at 8, 4 and 2 bits,
+with the teacher and without, and with each sensor alone.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+WIDTH, ROW, LEFT, RIGHT, TOP = 760, 24, 190, 40, 66
+INK, ACCENT, SECOND, GREY = "#1c2733", "#0b6bcb", "#c2571a", "#c8d0d9"
+STEPS, MOST_LINES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2), 9  # of a score's axis
+GOALS = {
+    ("audio", "coswara_voice"): 0.82,
+    ("depth-thermal", "fruit_rgb_depth_thermal"): 0.76,
+    ("transformer", "rfid_accel_rssi"): 0.972,
+    ("transformer", "indoor_zone"): 0.775,
+    ("mamba", "rfid_accel_rssi"): 0.970,
+    ("mamba", "indoor_zone"): 0.77,
+    ("all-64k", "rfid_accel_rssi"): 0.972,
+    ("all-64k", "indoor_zone"): 0.78,
+    ("all-64k", "av_digits_hard"): 0.91,
+    ("all-64k", "uci_har"): 0.94,
+    ("smallest", "rfid_accel_rssi"): 0.972,
+}
+"""What each row must reach, from prototypes that were measured before the search was written."""
+
+Row = dict[str, Any]
+Place = tuple[str, str]  # system, data
+
+
+def by_place(rows: Iterable[Row]) -> dict[Place, dict[str, list[Row]]]:
+    """(system, data) -> variant -> its rows, one a seed; the teacher is a variant, too."""
+    places: dict[Place, dict[str, list[Row]]] = {}
+    for row in rows:
+        place = places.setdefault((row["row"], row["data"]), {})
+        place.setdefault(row["variant"], []).append(row)
+        if row["variant"] == "found" and "val_score" in row["teacher"]:
+            scores = {key: row["teacher"][key] for key in ("val_score", "test_score")}
+            place.setdefault("teacher", []).append({"seed": row["seed"], **scores})
+    return places
+
+
+def _middle(rows: Sequence[Row], key: str) -> float | None:
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return median(values) if values else None
+
+
+def table(variants: dict[str, list[Row]]) -> str:
+    """Markdown; figures of found candidates are measured on the emulated chip, others predicted."""
+    lines = [
+        "| network | test: median (seeds) | validation | weight bytes | RAM | streamed RAM | Flash"
+        " | ms |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for variant in _ordered(variants):
+        rows = sorted(variants[variant], key=lambda row: row["seed"])
+        seeds = " ".join(f"{row['test_score']:.3f}" for row in rows)
+        costs = [
+            _middle(rows, key)
+            for key in ("weight_bytes", "ram_bytes", "streamed_ram_bytes", "flash_bytes")
+        ]
+        latency = _middle(rows, "latency_ms")
+        cells = [
+            variant,
+            f"{_middle(rows, 'test_score'):.3f} ({seeds})",
+            f"{_middle(rows, 'val_score'):.3f}",
+            *("" if cost is None else f"{cost:,.0f}" for cost in costs),
+            "" if latency is None else f"{latency:.3g}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _ordered(variants: Iterable[str]) -> list[str]:
+    order = ["teacher", "found"]
+    order += [f"{bits} {how}" for bits in ("float", 8, 4, 2) for how in ("distilled", "plain")]
+    known = [name for name in order if name in variants]
+    return known + sorted(set(variants) - set(known))
+
+
+def figure(system: str, places: dict[Place, dict[str, list[Row]]]) -> str:
+    """The SVG of one system: a strip of seeds for each variant, a panel for each data set."""
+    panels = {data: variants for (name, data), variants in places.items() if name == system}
+    height = TOP + sum(ROW * len(v) + 64 for v in panels.values())
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"'
+        f' font-family="system-ui, sans-serif" font-size="13" fill="{INK}">',
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
+        f'<text x="16" y="26" font-size="15" font-weight="600">{escape(system)}: test score of'
+        " each seed, bar at the median</text>",
+        f'<circle cx="22" cy="43" r="4.5" fill="{ACCENT}"/><text x="32" y="47" font-size="12">'
+        f'distilled</text><circle cx="102" cy="43" r="4.5" fill="{SECOND}"/><text x="112" y="47"'
+        ' font-size="12">without a teacher; dashed: the goal of the row</text>',
+    ]
+    top = TOP
+    for data, variants in panels.items():
+        parts += _panel(data, variants, GOALS.get((system, data)), top)
+        top += ROW * len(variants) + 64
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _panel(data: str, variants: dict[str, list[Row]], goal: float | None, top: int) -> list[str]:
+    scores = [row["test_score"] for rows in variants.values() for row in rows]
+    marks = [*scores, goal] if goal is not None else scores
+    low, high = min(marks) - 0.01, max(marks) + 0.01
+    names = _ordered(variants)
+    bottom = top + 22 + ROW * len(names)
+
+    def x(score: float) -> float:
+        share = (score - low) / (high - low)
+        return LEFT + float(share) * (WIDTH - LEFT - RIGHT)
+
+    parts = [f'<text x="16" y="{top + 12}" font-weight="600">{escape(data)}</text>']
+    step = next(s for s in STEPS if (high - low) / s <= MOST_LINES)
+    for i in range(math.ceil(low / step), math.floor(high / step) + 1):
+        place = x(i * step)
+        parts.append(
+            f'<path d="M{place:.1f} {top + 18}V{bottom}" stroke="{GREY}" stroke-width="0.6"/>'
+            f'<text x="{place:.1f}" y="{bottom + 16}" text-anchor="middle">{i * step:.3f}</text>'
+        )
+    if goal is not None:
+        parts.append(
+            f'<path d="M{x(goal):.1f} {top + 18}V{bottom}" stroke="{INK}" stroke-dasharray="5 4"/>'
+        )
+    for i, name in enumerate(names):
+        level = top + 18 + ROW * (i + 0.5)
+        values = [row["test_score"] for row in variants[name]]
+        colour = SECOND if name.endswith("plain") else ACCENT
+        middle = x(median(values))
+        parts.append(
+            f'<text x="{LEFT - 12}" y="{level + 4:.1f}" text-anchor="end">{escape(name)}</text>'
+            f'<path d="M{middle:.1f} {level - 8:.1f}V{level + 8:.1f}" stroke="{colour}"'
+            ' stroke-width="3"/>'
+        )
+        parts += [
+            f'<circle cx="{x(value):.1f}" cy="{level:.1f}" r="4.5" fill="{colour}"'
+            ' fill-opacity="0.6"/>'
+            for value in values
+        ]
+    return parts
+
+
+def main() -> None:
+    """Prints the tables and writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("."))
+    chosen = parser.parse_args()
+    places = by_place(map(json.loads, chosen.rows.read_text().splitlines()))
+    for (system, data), variants in places.items():
+        goal = GOALS.get((system, data))
+        best = _middle(variants.get("found", []), "test_score")
+        verdict = "" if goal is None or best is None else f": {best:.3f}, goal {goal:.3f}"
+        print(f"### {system}, {data}{verdict}\n\n{table(variants)}\n")
+    for system in dict.fromkeys(name for name, _ in places):
+        (chosen.out / f"system_{system}.svg").write_text(figure(system, places))
+
+
+if __name__ == "__main__":
+    main()
