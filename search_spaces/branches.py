@@ -142,6 +142,22 @@ def window(
     return name, (shape[0] // kernel[0], shape[1] // kernel[1], shape[2])
 
 
+def decimate(ops: list[Op], sensor: str, shape: Shape, factor: int) -> tuple[str, Shape]:
+    """What a branch reads of its sensor: means over windows of `factor`, or all where it is 1."""
+    if factor == 1:
+        return sensor, shape
+    return window(ops, f"{sensor}_decimate", sensor, shape, factor, "average")
+
+
+def embed(
+    ops: list[Op], sensor: str, source: str, features: int, units: int, bits: int
+) -> tuple[str, int]:
+    """Name and length of a branch's feature vector: an embedding of `units`, or as it is with 0."""
+    if not units:
+        return source, features
+    return dense(ops, f"{sensor}_embedding", source, units, bits), units
+
+
 StepReadout: TypeAlias = Literal["mean", "last"]
 
 

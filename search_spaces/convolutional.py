@@ -20,8 +20,9 @@ from search_spaces.branches import (
     choose,
     choose_bits,
     choose_int,
+    decimate,
     decimations,
-    dense,
+    embed,
     if_equal,
     known,
     nearest,
@@ -75,20 +76,14 @@ class ConvBranch:
 
     def lower(self, ops: list[Op]) -> tuple[str, int]:
         """Appends the operators; name and length of the feature vector."""
-        name, source, shape = self.sensor, self.sensor, self.shape
-        if self.decimation > 1:
-            source, shape = window(
-                ops, f"{name}_decimate", source, shape, self.decimation, "average"
-            )
+        name = self.sensor
+        source, shape = decimate(ops, name, self.shape, self.decimation)
         for i, layer in enumerate(self.layers):
             source, shape = _lower_layer(ops, f"{name}_conv{i}", source, shape, self, layer)
             if layer.halve and self.downsample != "stride":
                 source, shape = window(ops, f"{name}_pool{i}", source, shape, 2, self.downsample)
         source, features = _lower_readout(ops, self, source, shape)
-        if not self.embedding:
-            return source, features
-        dense(ops, f"{name}_embedding", source, self.embedding, self.embedding_bits)
-        return f"{name}_embedding", self.embedding
+        return embed(ops, name, source, features, self.embedding, self.embedding_bits)
 
 
 def sample_conv(

@@ -30,13 +30,14 @@ from search_spaces.branches import (
     StepReadout,
     choose_bits,
     choose_int,
+    decimate,
     decimations,
     dense,
+    embed,
     known,
     nearest,
     read_steps,
     start_decimation,
-    window,
 )
 
 STRIDES = (1, 2, 3, 4, 5)  # of which a sensor has those that divide its length
@@ -86,11 +87,8 @@ class MambaBranch:
 
     def lower(self, ops: list[Op]) -> tuple[str, int]:
         """Appends the operators; name and length of the feature vector."""
-        name, source, shape = self.sensor, self.sensor, self.shape
-        if self.decimation > 1:
-            source, shape = window(
-                ops, f"{name}_decimate", source, shape, self.decimation, "average"
-            )
+        name = self.sensor
+        source, shape = decimate(ops, name, self.shape, self.decimation)
         if shape[0] > 1:
             shape = (1, shape[0], size(shape[1:]))
             ops.append(Reshape(f"{name}_rows", (source,), shape))
@@ -105,10 +103,7 @@ class MambaBranch:
         for i in range(self.depth):
             source = self._block(ops, f"{name}_block{i}", source, steps)
         source = read_steps(ops, f"{name}_readout", source, steps, self.readout)
-        if not self.embedding:
-            return source, self.width
-        dense(ops, f"{name}_embedding", source, self.embedding, self.embedding_bits)
-        return f"{name}_embedding", self.embedding
+        return embed(ops, name, source, self.width, self.embedding, self.embedding_bits)
 
     def _block(self, ops: list[Op], name: str, source: str, steps: int) -> str:
         """One block around a residual: (1, steps, width) in and out."""

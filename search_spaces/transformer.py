@@ -18,14 +18,15 @@ from search_spaces.branches import (
     StepReadout,
     choose_bits,
     choose_int,
+    decimate,
     decimations,
     dense,
+    embed,
     if_equal,
     known,
     nearest,
     read_steps,
     start_decimation,
-    window,
 )
 
 Stem: TypeAlias = Literal["patch", "conv"]
@@ -74,11 +75,8 @@ class TransformerBranch:
 
     def lower(self, ops: list[Op]) -> tuple[str, int]:
         """Appends the operators; name and length of the feature vector."""
-        name, source, shape = self.sensor, self.sensor, self.shape
-        if self.decimation > 1:
-            source, shape = window(
-                ops, f"{name}_decimate", source, shape, self.decimation, "average"
-            )
+        name = self.sensor
+        source, shape = decimate(ops, name, self.shape, self.decimation)
         source, tokens = self._embed(ops, source, shape)
         if self.positions != "none":
             ops.append(Positions(f"{name}_positions", (source,), self.positions))
@@ -92,10 +90,7 @@ class TransformerBranch:
             ops.append(Add(f"{block}_sum", (source, fed), relu=False))
             source = f"{block}_sum"
         source = read_steps(ops, f"{name}_readout", source, tokens, self.readout)
-        if not self.embedding:
-            return source, self.width
-        dense(ops, f"{name}_embedding", source, self.embedding, self.embedding_bits)
-        return f"{name}_embedding", self.embedding
+        return embed(ops, name, source, self.width, self.embedding, self.embedding_bits)
 
     def _embed(self, ops: list[Op], source: str, shape: Shape) -> tuple[str, int]:
         """Name and number of the tokens, of `width` each."""
