@@ -1,7 +1,7 @@
 """The systems that this project reproduces: a search a seed, and what its best network is made of.
 
     python benchmarks/seeds.py DATA_DIR --minutes 15 --jsonl benchmarks/results/seeds.jsonl \
-        [--only audio,mamba] [--seeds 0,1,2] [--workers 1] [--runs DIR] [--no-variants]
+        [--only audio,mamba] [--seeds 0,1,2] [--workers 1] [--runs DIR] [--phase searches]
 
 Resumable: one JSON line a result, and none is made twice. For each system, data set and seed first
 the search, whose row `found` is the candidate best on validation within the budget (test looked at
@@ -212,7 +212,7 @@ def variants(place: Place, lines: Lines) -> Iterator[dict[str, Any]]:
     judged, profile = judging(task, None), load_profile(place.system.device)
     held = prepare(task, judged, BANK_SEED)
     identity = read_json(place.run / "run.json")["teacher"]["hash"]
-    teacher = read_lessons(place.cache / f"{identity}.npz", False)
+    teacher = read_lessons(place.cache / "teachers" / f"{identity}.npz", False)
     for answers in (teacher, None):
         how = "distilled" if answers is not None else "plain"
         recipe = recipe_of(held, place.metric, answers is not None, final=True)
@@ -338,19 +338,20 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--jsonl", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("results") / "seeds")
-    parser.add_argument("--no-variants", action="store_true")
+    parser.add_argument("--phase", choices=("searches", "variants"), help="one of the two only")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     lines = Lines(chosen.jsonl)
-    for place in places(chosen):
+    wanted = list(places(chosen))
+    for place in wanted if chosen.phase != "variants" else ():
         if not lines.has(place, "found"):
             if not (place.run / "front.csv").exists():
                 if place.system.search is not None:
                     raise SystemExit(f"{place.row}: make the row {place.system.search} first")
                 search(place, chosen.minutes, chosen.workers)
             lines.add(found(place))
-    if not chosen.no_variants:
-        for place in places(chosen):
+    for place in wanted if chosen.phase != "searches" else ():
+        if lines.has(place, "found"):
             for row in variants(place, lines):
                 lines.add(row)
 
