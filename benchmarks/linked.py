@@ -16,7 +16,6 @@ import random
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -170,14 +169,9 @@ def main() -> None:
     rows = Rows(chosen.csv, COLUMNS, ("seed",))
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.architectures)
     wanted = [seed for seed in seeds if not rows.has(seed)]
-    with (
-        tempfile.TemporaryDirectory(prefix="nas-") as scratch,
-        ProcessPoolExecutor(chosen.workers) as processes,
-    ):
+    with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
         one = partial(row, family=chosen.family, place=Path(scratch))
-        for done, values in enumerate(processes.map(one, wanted), 1):
-            rows.add(values)
-            print(f"{done} of {len(wanted)}", end="\r", flush=True)
+        rows.fill(one, wanted, chosen.workers)
     found = summary([r for r in rows if int(r["seed"]) in seeds])
     for name, value in found.items():
         print(f"{name:40} {value:>12,}")

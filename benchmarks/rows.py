@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,15 @@ class Rows(list[dict[str, Any]]):
         self.append(dict(row))
         self._done.add(self._name(row))
         write_csv(self._file, self._columns, self)
+
+    def fill(
+        self, make: Callable[[int], Mapping[str, Any]], wanted: Sequence[int], workers: int
+    ) -> None:
+        """Makes the rows of `wanted` seeds in processes, and adds each as it comes."""
+        with ProcessPoolExecutor(workers) as processes:
+            for done, values in enumerate(processes.map(make, wanted), 1):
+                self.add(values)
+                print(f"{done} of {len(wanted)}", end="\r", flush=True)
 
     def _name(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(str(row[column]) for column in self._key)

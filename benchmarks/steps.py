@@ -12,7 +12,6 @@ import argparse
 import json
 import random
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -155,11 +154,7 @@ def main() -> None:
     chosen = parser.parse_args()
     rows = Rows(chosen.csv, COLUMNS, ("seed",))
     wanted = [seed for seed in range(chosen.networks) if not rows.has(seed)]
-    with ProcessPoolExecutor(chosen.workers) as processes:
-        made = processes.map(partial(row, sequences=chosen.sequences), wanted)
-        for done, values in enumerate(made, 1):
-            rows.add(values)
-            print(f"{done} of {len(wanted)}", end="\r", flush=True)
+    rows.fill(partial(row, sequences=chosen.sequences), wanted, chosen.workers)
     found = summary(list(rows))
     for name, value in found.items():
         print(f"{name:44} {value:>12,}")

@@ -12,12 +12,12 @@ from nas.network.numerics import (
     packed_bytes,
     quantise_multiplier,
     quantise_multipliers,
-    requantise,
     rescale,
     table,
     unpack,
     weight_limit,
 )
+from nas.network.requantising import requantiser
 
 
 def _half_up(value: Fraction) -> int:
@@ -106,13 +106,13 @@ def test_largest_accumulators_do_not_overflow() -> None:
 
 def test_requantise_by_channel_with_zero_point_and_clip() -> None:
     accumulators = np.array([[100, 100], [-100, 1000], [0, -1000]])
-    got = requantise(accumulators, np.array([0.5, 0.25]), -3, -3, "double")
+    got = requantiser(np.array([0.5, 0.25]), -3, -3, "double")(accumulators)
     assert got.dtype == np.int8
     assert got.tolist() == [[47, 22], [-3, 127], [-3, -3]]
 
 
 def test_requantise_with_one_factor() -> None:
-    got = requantise(np.array([[8, -8]]), np.array([0.5]), 10, -128, "double")
+    got = requantiser(np.array([0.5]), 10, -128, "double")(np.array([[8, -8]]))
     assert got.tolist() == [[14, 6]]
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from nas.deploy.c_text import check_prefix, identifiers
 from nas.deploy.kernel_files import files_of
 from nas.deploy.to_c import Normalisation, to_c
-from nas.deploy.to_step_c import memory_bytes
 from nas.hardware.program import Program
 from nas.hardware.workspace import check_workspace
 from nas.network import reference
@@ -62,10 +61,10 @@ def c_bundle(
         "PREFIX": prefix,
         "UPPER": prefix.upper(),
         "TITLE": about.title,
-        "ARENA": f"{program.memory_bytes if made is None else memory_bytes(program):,}",
+        "ARENA": f"{c.memory_bytes:,}",
         "CLASSES": ", ".join(about.classes),
         "COPIES": "\n".join(_copy(prefix, *name, made) for name in names.items()),
-        "EXAMPLE": "\n".join(_example(prefix, source, about) for source in names.items()),
+        "EXAMPLE": "\n".join(_example(prefix, source, c.memory, about) for source in names.items()),
     }
     others = STEPWISE if made is not None else {}
     files = {name: _filled(others.get(name, name), values) for name in TEMPLATES}
@@ -105,11 +104,12 @@ def _names(prefix: str) -> str:
     )
 
 
-def _example(prefix: str, names: tuple[str, str], about: Description) -> str:
+def _example(prefix: str, names: tuple[str, str], memory: str, about: Description) -> str:
     name, identifier = names
     if name in about.normalisation:
-        return f"{prefix}_quantise_{identifier}(arena, {identifier}); /* float {identifier}[] */"
-    return f"/* write int8 values to {prefix}_input_{identifier}(arena) */"
+        call = f"{prefix}_quantise_{identifier}({memory}, {identifier});"
+        return f"{call} /* float {identifier}[] */"
+    return f"/* write int8 values to {prefix}_input_{identifier}({memory}) */"
 
 
 def _vectors(taken: Mapping[str, Int8], names: Mapping[str, str], expected: Int8) -> str:

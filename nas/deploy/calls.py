@@ -73,9 +73,9 @@ class Emitter:
         """The place of an operator's working memory."""
         return f"a + {self.program.workspace.offsets.get(op.name, 0)}"
 
-    def state(self, op: Op, offset: int = 0) -> str:
+    def state(self, op: Op) -> str:
         """The place of what an operator keeps from one run to the next."""
-        return f"a + {self.program.state_offsets[op.name] + offset}"
+        return f"a + {self.program.state_offsets[op.name]}"
 
     def shape(self, tensor: str) -> Shape:
         """(height, width, channels) of a tensor."""
@@ -283,11 +283,13 @@ def _scan(e: Emitter, op: SelectiveScan, name: str) -> Calls:
         ),
         (f"NAS(selective_scan)(&{name}, {', '.join(places)});",),
         ("selective_scan",),
-        *(_filled(e, op, 0, 2 * channels * states) if carried else ()),
+        *(_filled(e, op, 0) if carried else ()),
     )
 
 
-def _filled(e: Emitter, op: Op, value: int, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _filled(e: Emitter, op: Op, value: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """`resets` and `reset_functions` of an operator whose state begins with all bytes alike."""
+    count = e.model.graph.state_bytes(op)
     return (f"NAS(fill)({e.state(op)}, {value}, {count});",), ("fill",)
 
 
@@ -328,19 +330,18 @@ def _history(e: Emitter, op: History, name: str) -> Calls:
         _run(e.at(op.inputs[0]), e.at(op.name, old), new),
         _run(e.at(op.name, new), e.state(op), old),
     )
-    return Calls((), statements, ("copy_rows",), *_filled(e, op, e.zero(op.name), old))
+    return Calls((), statements, ("copy_rows",), *_filled(e, op, e.zero(op.name)))
 
 
 def _running(e: Emitter, op: Running, name: str) -> Calls:
     _, steps, channels = e.shape(op.inputs[0])
     function = f"running_{op.function}"
-    first, count = (0, 4 * channels) if op.function == "average" else (-128, channels)
     call = f"NAS({function})(&{name}, {e.at(op.inputs[0])}, {e.at(op.name)}, {e.state(op)});"
     return Calls(
         (f"static const nas_running {name} = {{{steps}, {channels}, {op.frames * steps}}};",),
         (call,),
         (function,),
-        *_filled(e, op, first, count),
+        *_filled(e, op, 0 if op.function == "average" else -128),
     )
 
 

@@ -30,11 +30,18 @@ class Normalisation:
 
 @dataclass(frozen=True, slots=True)
 class CSource:
-    """The two files, and the kernels that the source calls, without prefix."""
+    """The two files, and what they need.
+
+    Attributes:
+        functions: the kernels that the source calls, without prefix.
+        memory: what the caller's memory is called, of `memory_bytes`.
+    """
 
     header: str
     source: str
     functions: frozenset[str]
+    memory: str
+    memory_bytes: int
 
 
 def to_c(
@@ -64,19 +71,21 @@ def to_c(
     for call in calls:
         lines += [text for constant in call.constants for text in ("", constant)]
     if made is None:
+        use = _run_text(prefix, program)
         lines += _run_function(prefix, program, calls)
     else:
+        use = step_text(prefix, program, made)
         lines += step_functions(prefix, program, calls, made)
-    memory = "arena" if made is None else "state"
-    lines += _dequantise(prefix, memory)
+    lines += _dequantise(prefix, use.memory)
     inputs = identifiers(source.name for source in model.graph.inputs)
     for source in model.graph.inputs:
         if source.name in normalisation:
-            lines += _quantise(prefix, inputs[source.name], normalisation[source.name], memory)
+            lines += _quantise(prefix, inputs[source.name], normalisation[source.name], use.memory)
     functions = {name for call in calls for name in call.functions}
     functions |= {name for call in calls for name in call.reset_functions}
-    header = _header(model, program, normalisation, prefix, title, made)
-    return CSource(header, "\n".join([*lines, ""]), frozenset(functions))
+    header = _header(model, program, normalisation, prefix, title, use)
+    text = "\n".join([*lines, ""])
+    return CSource(header, text, frozenset(functions), use.memory, use.memory_bytes)
 
 
 def _run_function(prefix: str, program: Program, calls: Sequence[Calls]) -> list[str]:
@@ -119,12 +128,10 @@ def _header(
     normalisation: Mapping[str, Normalisation],
     prefix: str,
     title: str,
-    made: Stepping | None,
+    use: HeaderText,
 ) -> str:
-    upper, graph = prefix.upper(), model.graph
-    memory = "arena" if made is None else "state"
+    upper, graph, memory = prefix.upper(), model.graph, use.memory
     names = identifiers(source.name for source in graph.inputs)
-    use = _run_text(prefix, program) if made is None else step_text(prefix, program, made)
     lines = [
         f"/* {comment(title)}",
         *use.summary,
@@ -157,6 +164,8 @@ def _header(
 def _run_text(prefix: str, program: Program) -> HeaderText:
     upper, activations = prefix.upper(), program.plan.arena_bytes
     return HeaderText(
+        "arena",
+        program.memory_bytes,
         [
             " *",
             f" * Put int8 values at {prefix}_input_<name>(arena), call {prefix}_run(arena), read",

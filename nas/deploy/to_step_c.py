@@ -10,21 +10,22 @@ from dataclasses import dataclass
 from nas.deploy.c_text import comment
 from nas.deploy.calls import Calls
 from nas.hardware.program import Program
-from nas.hardware.stepwise import COUNTER_BYTES
+from nas.hardware.stepwise import COUNTER_BYTES, step_memory_bytes
 from nas.network.streaming import Stepping
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderText:
-    """The lines of a header that say how a model is used, and declare that."""
+    """The lines of a header that say how a model is used, and declare that.
 
+    Attributes:
+        memory: what the caller's memory is called, of `memory_bytes`.
+    """
+
+    memory: str
+    memory_bytes: int
     summary: Sequence[str]
     declarations: Sequence[str]
-
-
-def memory_bytes(program: Program) -> int:
-    """All that the caller of a stepwise model holds for it."""
-    return program.memory_bytes + COUNTER_BYTES
 
 
 def step_text(prefix: str, program: Program, made: Stepping) -> HeaderText:
@@ -32,6 +33,8 @@ def step_text(prefix: str, program: Program, made: Stepping) -> HeaderText:
     upper, kept = prefix.upper(), made.state_bytes + COUNTER_BYTES
     series = "reading" if made.frame_steps == 1 else f"{made.frame_steps} readings"
     return HeaderText(
+        "state",
+        step_memory_bytes(program),
         [
             " *",
             f" * Runs step by step: put the newest {series} of each series at",
@@ -42,7 +45,7 @@ def step_text(prefix: str, program: Program, made: Stepping) -> HeaderText:
         ],
         [
             f"/* What the caller gives, aligned to 4 bytes: {kept} are kept from step to step. */",
-            f"#define {upper}_STATE_BYTES {memory_bytes(program)}u",
+            f"#define {upper}_STATE_BYTES {step_memory_bytes(program)}u",
             "/* Readings of each series a step, and steps a window. */",
             f"#define {upper}_STEP_READINGS {made.frame_steps}u",
             f"#define {upper}_WINDOW_STEPS {made.frames}u",

@@ -124,7 +124,7 @@ def _export(
         "steps": steps,
         "trial": record.number,
         "weights_hash": model.hash,
-        **step_columns(stepwise(model.graph, rules.profile)),
+        **step_columns(candidate.stepwise),
     }
 
 

@@ -12,6 +12,7 @@ from nas.errors import UnsupportedOp
 from nas.hardware.memory import MemoryPlan
 from nas.hardware.workspace import Workspace, place_scratch
 from nas.network.graph import Graph
+from nas.network.integer import MOST_STATES
 from nas.network.ops import (
     Add,
     Attention,
@@ -39,7 +40,7 @@ STAGED_FROM = 2 * TILE  # positions from which weights are read often enough to 
 ADD_BYTES, MUL_BYTES, TABLE_BYTES = 28, 12, 256  # sizeof(nas_add), sizeof(nas_mul), entries
 ATTENTION_BYTES, EXPONENTIAL_BYTES = 32, 4 * 256  # sizeof(nas_attention), its table
 SCAN_BYTES, DECAY_BYTES, RUNNING_BYTES = 32, 2 * 256, 8  # sizeof(nas_scan), its table, nas_running
-MOST_STATES, SCAN_BLOCK = 128, 16  # of a scan: what its sums hold; channels side by side
+SCAN_BLOCK = 16  # channels of a scan side by side
 ROW_BLOCK = 4  # queries side by side
 MOST_STEPS = 4095  # whose exponentials a sum of 32 bits holds
 

@@ -34,7 +34,12 @@ class Stepwise:
     @property
     def memory_bytes(self) -> int:
         """All that the caller holds: tensors, scratch, states, the counter."""
-        return self.program.memory_bytes + COUNTER_BYTES
+        return step_memory_bytes(self.program)
+
+
+def step_memory_bytes(program: Program) -> int:
+    """All that the caller holds for a program that runs step by step."""
+    return program.memory_bytes + COUNTER_BYTES
 
 
 def stepwise(graph: Graph, profile: Profile) -> Stepwise | None:

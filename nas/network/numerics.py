@@ -64,19 +64,6 @@ def rescale(x: Int64, multiplier: Int64, shift: Int64, rounding: Rounding) -> In
     return rounded
 
 
-def requantise(
-    accumulator: Int64,
-    factors: NDArray[np.float64],
-    zero_point: int,
-    low: int,
-    rounding: Rounding,
-) -> Int8:
-    """Accumulators (..., channels) to int8: rescale, add the zero point, clip to [low, 127]."""
-    multiplier, shift = quantise_multipliers(np.atleast_1d(factors))
-    scaled = rescale(accumulator, multiplier, shift, rounding) + zero_point
-    return np.clip(scaled, low, 127).astype(np.int8)
-
-
 def table(
     function: TableFunction, in_scale: float, in_zero: int, out_scale: float, out_zero: int
 ) -> Int8:

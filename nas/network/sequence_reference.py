@@ -110,7 +110,7 @@ def selective_scan(model: IntegerModel, op: SelectiveScan, rounding: Rounding) -
     """
     # Every runtime rounds here as TFLM does: these are no kernels that work on vectors.
     to_sum, to_output = (rescaler(np.array([f])) for f in scan_factors(model, op))
-    decay = decay_table(model.scales[op.inputs[1]].scale).astype(np.int64)
+    forgetting = forgetting_tables(model, op)
     skip = model.weights[op.name].bias.astype(np.int64)
     zero = model.scales[op.name].zero_point
     halve = rescaler(_HALF)
@@ -120,10 +120,8 @@ def selective_scan(model: IntegerModel, op: SelectiveScan, rounding: Rounding) -
     def step(u: Int8, dt: Int8, b: Int8, c: Int8, z: Int8) -> Int8:
         wide = [x[:, 0].astype(np.int64) for x in (u, b, c, z)]
         u_, b_, c_, z_ = wide
-        powers = [decay[dt[:, 0].astype(np.int64) + 128]]
-        while len(powers) < states:
-            powers.append(halve(powers[-1] * powers[0]))
-        forget = (1 << STATE_BITS) - np.stack(powers, axis=2)  # (n, steps, states, channels)
+        # (n, steps, states, channels)
+        forget = forgetting[dt[:, 0].astype(np.int64) + 128].swapaxes(2, 3)
         h = kept.get("h") if op.carry else None
         if h is None:
             h = np.zeros((len(u), states, u.shape[3]), np.int64)

@@ -340,6 +340,7 @@ def reserved_s(rules: Rules, trained: Sequence[TrialRecord], workers: int, total
     once = factor * 1.1 * (members * mean_s / workers + max(seconds))
     more = min((FINAL_SEEDS - 1) * once, max(0.0, total_s * WELCOME_FINALS - once))
     # The winners of levels are trained one after the other, each by the one above it.
-    walk = len(winners(rules, trained)) * FINAL_FACTOR * max(seconds) * (rules.distil == "walk")
+    levels = len(winners(rules, trained)) if rules.distil == "walk" else 0
+    walk = levels * FINAL_FACTOR * max(seconds)
     finals: float = min(walk + once + more, total_s * MOST_FINALS)
     return finals + EXPORT_S + EXPORT_S_PER_MEMBER * members / workers

@@ -126,7 +126,8 @@ def descend(
     What an earlier session finished is taken over.
     """
     ledger, walk = Ledger(run), STANDING
-    for level, winner in winners(rules, trained):
+    best = winners(rules, trained)
+    for level, winner in best:
         name = level_name(rules.profile, level)
         progress.status(f"walk  training the winner of {name}, {winner.id}")
         if not ledger.holds(winner.id, 1) and left_s() < FINAL_FACTOR * winner.train_s:
@@ -137,7 +138,7 @@ def descend(
             progress.say(f"walk: the winner of {name}, {winner.id}, could not be trained; left out")
             continue
         walk = Walk((*walk.steps, step))
-    if not winners(rules, trained):
+    if not best:
         progress.say("walk: all candidates lie in one level; the teacher teaches all")
     for step in walk.steps:
         name = level_name(rules.profile, step.level)
