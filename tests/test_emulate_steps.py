@@ -3,6 +3,7 @@
 import random
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from nas.export.emulate_steps import StepVerdict, emulate_steps
 from nas.hardware.memory import plan_memory
 from nas.hardware.profile import load_profile
 from nas.hardware.program import program_of
-from nas.hardware.stepwise import COUNTER_BYTES, Stepwise
+from nas.hardware.stepwise import COUNTER_BYTES, Stepwise, stepwise
 from nas.network.random_model import random_inputs, with_random_numbers
 from nas.network.streaming import stepping
 
@@ -89,3 +90,16 @@ def test_a_window_of_another_length_is_seen(tmp_path: Path) -> None:
     assert f"*steps == {last}u" in text
     source.write_text(text.replace(f"*steps == {last}u", f"*steps == {last - 1}u"))
     assert run().outputs_differing == run().outputs_compared
+
+
+def test_a_form_that_the_device_does_not_hold_is_not_offered() -> None:
+    """It would be written, not link, and take the candidate's proof with it."""
+    graph = random_sequence(random.Random(5), "mamba")
+    held = stepwise(graph, PROFILE)
+    assert held is not None
+    for room, need in (("ram", held.ram_bytes), ("flash", held.flash_bytes)):
+        reserved = getattr(PROFILE, f"{room}_reserved_bytes")
+        exactly = replace(PROFILE, **{f"{room}_bytes": reserved + need})
+        assert stepwise(graph, exactly) == held
+        less = replace(PROFILE, **{f"{room}_bytes": reserved + need - 1})
+        assert stepwise(graph, less) is None

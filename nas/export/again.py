@@ -56,7 +56,8 @@ def write_again(
     if steps:
         held = stepwise(model.graph, profile)
         if held is None:
-            raise RunError(f"{name}: does not run step by step: {why_not(model.graph)}")
+            reason = why_not(model.graph) or f"that form is too large for {profile.name}"
+            raise RunError(f"{name}: does not run step by step: {reason}")
         files = step_bundle(model, held, inputs, about, prefix)
     else:
         files = c_bundle(model, program, inputs, about, prefix)

@@ -43,7 +43,10 @@ def step_memory_bytes(program: Program) -> int:
 
 
 def stepwise(graph: Graph, profile: Profile) -> Stepwise | None:
-    """The stepwise form of a windowed graph; None where it has none."""
+    """The stepwise form of a windowed graph.
+
+    None where it has none, or one that the budget of the profile does not hold.
+    """
     try:
         made = stepping(graph)
     except NotCausal:
@@ -52,12 +55,8 @@ def stepwise(graph: Graph, profile: Profile) -> Stepwise | None:
     check_plan(made.graph, plan)
     program = program_of(made.graph, plan, profile.flash_wait_states)
     cost = estimate(program, profile)
+    ram_bytes = cost.ram_bytes + COUNTER_BYTES
+    if ram_bytes > profile.ram_budget_bytes or cost.flash_bytes > profile.flash_budget_bytes:
+        return None
     always = sum(op.cycles for op in cost.per_op if op.name not in made.last_only)
-    return Stepwise(
-        made,
-        program,
-        cost.ram_bytes + COUNTER_BYTES,
-        cost.flash_bytes,
-        always,
-        cost.cycles,
-    )
+    return Stepwise(made, program, ram_bytes, cost.flash_bytes, always, cost.cycles)
