@@ -63,7 +63,7 @@ def training_set(
 ) -> TrainingSet:
     """Tensors from `augment.make_bank` (copies, n, height, width, channels)."""
     return TrainingSet(
-        {k: torch.from_numpy(v).permute(0, 1, 4, 2, 3).contiguous() for k, v in bank.items()},
+        {k: torch.from_numpy(v).permute(0, 1, 4, 2, 3) for k, v in bank.items()},
         scales,
         torch.from_numpy(labels),
         classes,

@@ -36,7 +36,7 @@ from nas.network.ops import (
     Table,
 )
 from nas.network.ranges import non_negative_groups
-from nas.training.fake_quantise import fake_quantise
+from nas.training.fake_quantise import SMALLEST_SCALE, fake_quantise, follow_and_quantise
 from nas.training.linear_layer import LinearLayer, integer_weights
 from nas.training.sequence_layers import (
     PositionsLayer,
@@ -98,6 +98,7 @@ class Student(nn.Module):
         wide = [f"{op.name}/sum" for op in graph.ops if isinstance(op, SelectiveScan)]
         self.most = dict.fromkeys(wide, 32767.0)  # of groups with other integers than int8
         self.ranges: dict[str, Tensor] = {}  # scale group -> running maximum of |activation|
+        self._followed: set[str] = set()  # groups that have seen a batch
         self.fixed: dict[str, Scale] = {}
         self._fix_scales(input_scales)
 
@@ -145,7 +146,7 @@ class Student(nn.Module):
         if group in self.fixed:
             return self._scale_tensors[group]
         most = 255.0 if self.non_negative[group] else self.most.get(group, 127.0)
-        return self.ranges[group] / most + 1e-8
+        return self.ranges[group] / most + SMALLEST_SCALE
 
     def activate(self, name: str, x: Tensor, relu: bool) -> Tensor:
         """ReLU and the activation's fake quantiser, which in training also follows the range."""
@@ -156,16 +157,14 @@ class Student(nn.Module):
             zero = self.fixed[group].zero_point
             return fake_quantise(x, self.scale(name), -128 - zero, 127 - zero)
         positive = self.non_negative[group]
-        if self.training and not self.frozen:
-            with torch.no_grad():
-                peak = x.amax().clamp_min(0.0) if relu or positive else x.abs().amax()
-                held = self.ranges[group]
-                self.ranges[group] = torch.where(
-                    held == 0, peak, torch.lerp(held, peak, RANGE_MOMENTUM)
-                )
-        high = 255.0 if positive else self.most.get(group, 127.0)
+        high = most = 255.0 if positive else self.most.get(group, 127.0)
         low = 0.0 if relu or positive else -high - 1.0
-        return fake_quantise(x, self.scale(name), low, high)
+        if not self.training or self.frozen:
+            return fake_quantise(x, self.scale(name), low, high)
+        # The first batch is taken whole.
+        momentum = RANGE_MOMENTUM if group in self._followed else 1.0
+        self._followed.add(group)
+        return follow_and_quantise(x, self.ranges[group], momentum, most, low, high)
 
 
 def fused_tensor(graph: Graph) -> str:
