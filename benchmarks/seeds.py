@@ -1,7 +1,8 @@
 """The systems that this project reproduces: a search a seed, and what its best network is made of.
 
     python benchmarks/seeds.py DATA_DIR --minutes 15 --jsonl benchmarks/results/seeds.jsonl \
-        [--only audio,mamba] [--seeds 0,1,2] [--workers 1] [--runs DIR] [--phase searches]
+        [--only audio,mamba] [--sets uci_har] [--seeds 0,1,2] [--workers 1] [--runs DIR] \
+        [--phase searches]
 
 Resumable: one JSON line a result, and none is made twice. For each system, data set and seed first
 the search, whose row `found` is the candidate best on validation within the budget (test looked at
@@ -320,9 +321,12 @@ def _score(held: Bench, metric: Metric, predicted: NDArray[np.int64], split: Spl
 def places(chosen: argparse.Namespace) -> Iterator[Place]:
     """Every search that is wanted."""
     only = [name for name in chosen.only.split(",") if name] or list(SYSTEMS)
+    sets = [name for name in chosen.sets.split(",") if name]
     for seed in map(int, chosen.seeds.split(",")):
         for row in only:
             for name in SYSTEMS[row].data:
+                if sets and name not in sets:
+                    continue
                 searched = SYSTEMS[row].search or row
                 run = chosen.runs / f"{searched}-{name}-{chosen.minutes:g}-{seed}"
                 yield Place(row, chosen.folder / f"{name}.npz", seed, run)
@@ -335,6 +339,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--only", default="", help=", ".join(SYSTEMS))
+    parser.add_argument("--sets", default="", help="names of data files, for some of a row's")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--jsonl", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("results") / "seeds")
