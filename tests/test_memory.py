@@ -11,11 +11,14 @@ from brute_memory import Brute, units
 from random_graphs import Builder, random_graph, random_multimodal
 
 import nas.hardware.memory as memory
+import nas.hardware.memory_order as memory_order
 from nas.errors import PlanError
 from nas.hardware.memory import MemoryPlan, check_plan, lifetimes, plan_memory
 from nas.hardware.memory_order import _never_above, best_order, order_peak, orders_below, problem_of
 from nas.network.graph import Graph, Input
 from nas.network.ops import Add, Concat, Conv2d, Mul, Op, Pad, Pool, Reshape, Table, size
+from nas.space import Problem, RandomTrial, Sensor
+from search_spaces import SPACES
 
 
 def conv(name: str, source: str, channels: int) -> Conv2d:
@@ -200,6 +203,19 @@ def test_order_of_branches_is_the_best(parallel: float, count: int) -> None:
     for seed in range(count):
         graph = branches_with_blocks(random.Random(seed), parallel)
         assert best_order(problem_of(graph, 1))[1] == Brute(graph, 1).live_bound()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_blocks_of_mamba_networks_are_ordered_without_a_search(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search over whole networks takes forty milliseconds, and the engine prices thousands."""
+    series = (Sensor("a", "series", (1, 64, 3)), Sensor("b", "series", (1, 40, 6)))
+    problem, rng = Problem(series[:count], 5), random.Random(0)
+    graphs = [SPACES["mamba"].sample(RandomTrial(rng), problem).lower() for _ in range(20)]
+    monkeypatch.setattr(memory_order, "_search", lambda problem, limit: pytest.fail("searched"))
+    for graph in graphs:
+        assert best_order(problem_of(graph, 4))[1] * 4 == plan_memory(graph).lower_bound_bytes
 
 
 def test_a_block_order_that_is_never_above_another() -> None:

@@ -16,6 +16,7 @@ goes through a best-first search over the sets of operators that have run.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from heapq import heappop, heappush
 from operator import itemgetter
 
@@ -24,14 +25,15 @@ from nas.network.graph import Graph
 from nas.network.ops import size
 
 STATES = 4000  # sets of operators that the search of a graph that is no tree may visit
-WAYS = 64  # orders of one block that are compared
+SETS = 400  # sets of operators of one block from which its best order is made
+BLOCKS_KEPT = 4096  # best orders: candidates of a search share most of their blocks
 
 _BIG = 1 << 60  # larger than any number of bytes: keeps releasing segments before growing ones
 
 Segment = tuple[int, int, int, list[int]]  # key, rise above the level before it, net change, ops
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
     """A graph as numbers: tensor t is input t, or the output of operator t - `inputs`.
 
@@ -46,11 +48,11 @@ class Problem:
     """
 
     inputs: int
-    sizes: list[int]
-    reads: list[list[int]]
-    reusable: list[list[int]]
-    users: list[int]
-    needs: list[int]
+    sizes: tuple[int, ...]
+    reads: tuple[tuple[int, ...], ...]
+    reusable: tuple[tuple[int, ...], ...]
+    users: tuple[int, ...]
+    needs: tuple[int, ...]
     output: int
 
 
@@ -72,11 +74,19 @@ def problem_of(graph: Graph, alignment_bytes: int) -> Problem:
             if tensor >= inputs:
                 need |= 1 << (tensor - inputs)
         out = sizes[inputs + number]
-        reads.append(read)
+        reads.append(tuple(read))
         legal = dict.fromkeys(index[name] for name in op_rules.reusable(op))
-        reusable.append([t for t in legal if sizes[t] >= out])
+        reusable.append(tuple(t for t in legal if sizes[t] >= out))
         needs.append(need)
-    return Problem(inputs, sizes, reads, reusable, users, needs, index[graph.output])
+    return Problem(
+        inputs,
+        tuple(sizes),
+        tuple(reads),
+        tuple(reusable),
+        tuple(users),
+        tuple(needs),
+        index[graph.output],
+    )
 
 
 def step(problem: Problem, done: int, op: int) -> tuple[int, int]:
@@ -190,33 +200,78 @@ def _merge(branches: list[list[Segment]]) -> list[Segment]:
 
 def _append_block(problem: Problem, segments: list[Segment], done: int, block: int) -> bool:
     """Add the best order of a block; False when it may depend on what runs between its steps."""
-    ways: list[tuple[list[int], list[int]]] = []  # levels, order
-    complete = True
-    for order in _orders(problem, done, block):
-        if len(ways) == WAYS:
-            complete = False
-            break
-        way: list[Segment] = []
-        now = done
-        for op in order:
-            _append(way, *step(problem, now, op), [op])
-            now |= 1 << op
-        ways.append((_levels(way), order))
-    best, order = min(ways, key=lambda way: (max(way[0]), way[0]))
-    for op in order:
+    members = list(_members(block))
+    order, exact = _best_way(_part(problem, members))
+    for place in order:
+        op = members[place]
         _append(segments, *step(problem, done, op), [op])
         done |= 1 << op
-    return complete and all(levels == best or _never_above(best, levels) for levels, _ in ways)
+    return exact
 
 
-def _orders(problem: Problem, done: int, block: int) -> Iterator[list[int]]:
-    """All orders of the operators of `block` after the set `done`."""
-    if not block:
-        yield []
-    for op in _members(block):
-        if not problem.needs[op] & ~done:
-            for rest in _orders(problem, done | 1 << op, block & ~(1 << op)):
-                yield [op, *rest]
+def _part(problem: Problem, members: list[int]) -> Problem:
+    """Some operators as a problem of their own, equal wherever the same block occurs.
+
+    Its inputs are what they read of others. A bit above the operators stands for users elsewhere.
+    """
+    place = {op: number for number, op in enumerate(members)}
+    outputs = {problem.inputs + op for op in members}
+    read = dict.fromkeys(t for op in members for t in problem.reads[op] if t not in outputs)
+    tensors = [*read, *(problem.inputs + op for op in members)]
+    index = {tensor: number for number, tensor in enumerate(tensors)}
+    users = []
+    for tensor in tensors:
+        mine = 1 << len(members) if tensor == problem.output else 0
+        for op in _members(problem.users[tensor]):
+            mine |= 1 << place.get(op, len(members))
+        users.append(mine)
+    return Problem(
+        len(read),
+        tuple(problem.sizes[t] for t in tensors),
+        tuple(tuple(index[t] for t in problem.reads[op]) for op in members),
+        tuple(tuple(index[t] for t in problem.reusable[op]) for op in members),
+        tuple(users),
+        tuple(
+            sum(1 << place[before] for before in _members(problem.needs[op]) if before in place)
+            for op in members
+        ),
+        -1,
+    )
+
+
+@lru_cache(BLOCKS_KEPT)
+def _best_way(part: Problem) -> tuple[list[int], bool]:
+    """The order of a part that is never above any other order, and whether there is such a one.
+
+    Grows all orders at once by the set of operators that have run, and keeps of each set those
+    orders that none of the others stays below.
+    """
+    layer: dict[int, list[list[Segment]]] = {0: [[]]}
+    sets = 0
+    for _ in part.reads:
+        longer: dict[int, list[list[Segment]]] = {}
+        for done, ways in layer.items():
+            for op in ready(part, done):
+                rise, net = step(part, done, op)
+                kept = longer.setdefault(done | 1 << op, [])
+                for way in ways:
+                    grown = [*way]
+                    _append(grown, rise, net, [op])
+                    _keep_lowest(kept, grown)
+        layer = longer
+        sets += len(layer)
+        if sets > SETS:
+            return _greedy_order(part), False
+    (ways,) = layer.values()
+    best = min(ways, key=lambda way: (max(_levels(way)), _levels(way)))
+    return [op for segment in best for op in segment[3]], len(ways) == 1
+
+
+def _keep_lowest(kept: list[list[Segment]], way: list[Segment]) -> None:
+    """Adds a way to those of the same operators, unless one of them is never above it."""
+    levels = _levels(way)
+    if not any(_never_above(_levels(other), levels) for other in kept):
+        kept[:] = [other for other in kept if not _never_above(levels, _levels(other))] + [way]
 
 
 def _levels(segments: list[Segment]) -> list[int]:
