@@ -30,7 +30,7 @@ METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 VALIDATIONS, FEW_ROWS = ("split", "cross"), 200
 TEACHERS = ("conv", "attention", "both")  # of ours; all else is a file
 DISTILS: "tuple[Distil, ...]" = ("logits", "features", "walk")  # the first is the default
-SAMPLERS = ("tpe", "nsga2", "nsga3", "gp", "random")
+SAMPLERS = ("exact", "tpe", "nsga2", "nsga3", "gp", "random")
 
 
 def search_main(arguments: Sequence[str] | None = None) -> int:

@@ -37,6 +37,7 @@ from nas.search.engine import EXPORT_S, EXPORT_S_PER_MEMBER, Clock, Search
 from nas.search.finals import Finalist, shipped_file, train_finals
 from nas.search.own_space import check_space
 from nas.search.rules import OBJECTIVES, Rules, front_hypervolume, front_of, scored
+from nas.search.samplers import sampler_of
 from nas.search.study import Study, default_storage, open_study
 from nas.search.walk import STANDING, check_walk, descend
 from nas.space import problem_of
@@ -225,9 +226,8 @@ class _Session:
         """The study, once a teacher exists; only now does the folder become that of a run."""
         options = self.options
         storage = options.storage or default_storage(self.run)
-        study = open_study(
-            storage, options.objectives, options.sampler, options.seed, options.resume
-        )
+        sampler = sampler_of(options.sampler, self.rules)
+        study = open_study(storage, options.objectives, sampler, options.seed, options.resume)
         if study.records and not (self.run / "run.json").exists():
             raise RunError(f"{study.place}: holds the study of another run; choose another --out")
         study.begin_with(self.rules.space.starts(self.rules.problem))

@@ -3,38 +3,26 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from made_up_rules import rules_for
 from made_up_run import write_run
 
 from nas.export.front import drop_dominated
-from nas.hardware.budget import Budget
-from nas.hardware.profile import load_profile
 from nas.run_folder import CostSummary, read_front, write_front
 from nas.search import rules
 from nas.search.pareto import hypervolume
 from nas.search.rules import (
     OBJECTIVES,
-    Rules,
     front_hypervolume,
     front_of,
     nondominated,
     training_seed,
 )
-from nas.space import Problem
-from search_spaces import SPACES
 
 Entry = tuple[CostSummary, float]
 SUBSETS = [c for k in range(1, 5) for c in itertools.combinations(OBJECTIVES, k)]
-
-
-def rules_for(*objectives: str) -> Rules:
-    budget = Budget(1000, 4000, None, None)
-    device = load_profile("cortex-m4-64k")
-    settings: dict[str, Any] = {"teacher": None, "seed": 0, "latency_scale_ms": 50.0}
-    return Rules(SPACES["conv"], Problem((), 2), device, budget, objectives, "accuracy", **settings)
 
 
 def entry(score: float, ram: int = 100, flash: int = 400, latency: float = 5.0) -> Entry:

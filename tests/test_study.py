@@ -6,16 +6,20 @@ from pathlib import Path
 
 import optuna
 import pytest
+from made_up_rules import rules_for
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.cli import SAMPLERS as OFFERED
 from nas.errors import RunError, UsageError
 from nas.run_folder import CostSummary, Status, TrialRecord
 from nas.search import study
-from nas.search.study import SAMPLERS, Study, default_storage, open_study, session_seed
+from nas.search.exact_cost import ExactCostSampler
+from nas.search.samplers import SAMPLERS, sampler_of
+from nas.search.study import Study, default_storage, open_study, session_seed
 
 OBJECTIVES = ("error", "ram")
 VALUES = {"error": 0.25, "ram": 1000.0, "flash": 1.0}
+RULES = rules_for(*OBJECTIVES, ram_bytes=30_000, flash_bytes=100_000)
 COST = CostSummary(1, 2, 3, 4, 0.1, 0.2, "8/2", "a+b")
 
 
@@ -25,7 +29,7 @@ def opened(
     sampler: str = "random",
     resume: bool = False,
 ) -> Study:
-    return open_study(default_storage(folder), objectives, sampler, 0, resume)
+    return open_study(default_storage(folder), objectives, sampler_of(sampler, RULES), 0, resume)
 
 
 def record(number: int, status: Status = "trained") -> TrialRecord:
@@ -59,6 +63,7 @@ def stored(folder: Path) -> list[FrozenTrial]:
 
 
 CLASSES = {
+    "exact": ExactCostSampler,
     "tpe": optuna.samplers.TPESampler,
     "nsga2": optuna.samplers.NSGAIISampler,
     "nsga3": optuna.samplers.NSGAIIISampler,
@@ -69,7 +74,7 @@ CLASSES = {
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samplers_by_name(name: str) -> None:
-    held = open_study("sqlite://", OBJECTIVES, name, 0, False)
+    held = open_study("sqlite://", OBJECTIVES, sampler_of(name, RULES), 0, False)
     assert type(held._study.sampler) is CLASSES[name]
     finish(held)
     finish(held)
@@ -81,7 +86,7 @@ def test_the_command_line_offers_every_sampler() -> None:
 
 
 def test_unknown_sampler(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--sampler 'best': not one of tpe, nsga2"):
+    with pytest.raises(UsageError, match="--sampler 'best': not one of exact, tpe"):
         opened(tmp_path, sampler="best")
     assert not list(tmp_path.iterdir())
 
@@ -249,7 +254,7 @@ def test_a_torn_study_is_one_line(damage: str, made: bytes, tmp_path: Path) -> N
 
 def test_a_storage_that_is_no_storage() -> None:
     with pytest.raises(RunError, match="the study cannot be opened") as error:
-        open_study("nowhere://x", OBJECTIVES, "random", 0, False)
+        open_study("nowhere://x", OBJECTIVES, sampler_of("random", RULES), 0, False)
     assert str(error.value).startswith("nowhere://x: ")
 
 

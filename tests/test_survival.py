@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 from test_end_to_end import World, table
 from test_search import (
@@ -54,7 +55,7 @@ class Killed(BaseException):
 
 
 def opened(run: Path, resume: bool = True) -> Study:
-    return open_study(default_storage(run), OBJECTIVES, "random", 0, resume)
+    return open_study(default_storage(run), OBJECTIVES, lambda seed: RandomSampler(seed), 0, resume)
 
 
 def on_disk(run: Path) -> set[str]:

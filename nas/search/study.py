@@ -24,23 +24,13 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.errors import RunError, UsageError
+from nas.errors import RunError
 from nas.manifest import shown_storage
 from nas.run_folder import TrialRecord
+from nas.search.trial_record import RECORD, record_of
 from nas.space import Genes
 
 STUDY_NAME = "nas"
-RECORD = "record"  # the one user attribute of a trial: its TrialRecord as JSON
-
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=16),
-    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=20),
-    "nsga3": lambda seed: optuna.samplers.NSGAIIISampler(seed=seed, population_size=20),
-    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-}
-"""Samplers by name. Every one proposes behind the same filter, so `random` is random search that
-never trains what cannot fit: the baseline that others have to beat."""
 
 
 class Study:
@@ -117,7 +107,7 @@ class Study:
         told = queued = 0
         running = (TrialState.RUNNING,)
         for trial in self._study.get_trials(deepcopy=False, states=running):
-            record = _record(trial)
+            record = record_of(trial.user_attrs)
             if record is not None and holds(record):
                 self.tell(trial.number, record, values(record))
                 told += 1
@@ -163,18 +153,22 @@ def default_storage(run: Path) -> str:
 
 
 def open_study(
-    storage: str, objectives: tuple[str, ...], sampler: str, seed: int, resume: bool
+    storage: str,
+    objectives: tuple[str, ...],
+    sampler: Callable[[int], BaseSampler],
+    seed: int,
+    resume: bool,
 ) -> Study:
     """Creates the study, or opens it with the records of its finished trials.
 
     `recover` ends what a killed session left.
 
+    Args:
+        sampler: makes one from the seed of this session.
+
     Raises:
         RunError: the study cannot be read, exists without `resume`, or has other objectives.
-        UsageError: no such sampler.
     """
-    if sampler not in SAMPLERS:
-        raise UsageError(f"--sampler {sampler!r}: not one of {', '.join(SAMPLERS)}")
     place = shown_storage(storage).removeprefix("sqlite:///")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -203,10 +197,10 @@ def open_study(
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.sampler = SAMPLERS[sampler](session_seed(seed, len(trials)))
+        study.sampler = sampler(session_seed(seed, len(trials)))
     opened = Study(study, objectives, place)
     for trial in trials:
-        record = _record(trial)
+        record = record_of(trial.user_attrs)
         # A trial that was put back may hold the record of a training whose model was never written.
         failed = trial.state == TrialState.FAIL and record is not None and record.status == "failed"
         if record is not None and (trial.state == TrialState.COMPLETE or failed):

@@ -1,0 +1,263 @@
+"""The sampler that knows costs exactly: only accuracy has a model.
+
+RAM, Flash and time of a network are known before it is trained, so a pool of networks that fit is
+kept, priced, and the next trial is the one whose training is expected to enlarge the hypervolume
+the most, given a Gaussian process of the error (`surrogate`, `improvement`). The pool grows with
+every trial by random networks and by children of the front: crossovers and mutations. A share of
+the trials is drawn at random, since a model that is wrong about a region would never look there.
+Noise between seeds is part of the model: what counts as reached is the posterior mean at the
+trained networks, not the luckiest score. What other workers are training counts as seen. Beyond
+`MOST_MODELLED` networks the model gives way to evolution: a child of the front, whichever fits.
+"""
+
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from optuna import Study
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.hardware.budget import price
+from nas.run_folder import summarise
+from nas.search.features import Encoder, Floats, cost_features
+from nas.search.improvement import cost_points, expected_improvement, least_errors
+from nas.search.pareto import front
+from nas.search.rules import Rules
+from nas.search.surrogate import ERROR_FLOOR, START, Points, Surrogate
+from nas.search.trial_record import record_of
+from nas.space import FixedTrial, Genes, RandomTrial, architecture_id
+
+EXAMPLES = 400  # random architectures that show what values occur
+RANDOM_FIRST = 10  # networks trained before the model is asked
+RANDOM_EVERY = 8  # of the trials after that, one in so many is random
+POOL = 600  # candidates that are kept priced
+GROW = 12  # candidates that are drawn with every trial
+MOST_TRIED = 400  # draws after which a trial is left to chance: nothing new seems to fit
+MOST_MODELLED = 600
+MUTATIONS = 4.0  # genes drawn anew in a child, on average; many have no effect on the network
+AXES = {"ram": 1, "flash": 2, "latency": 3}  # places in `Rules.normalised`
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network whose costs are known.
+
+    Attributes:
+        point, cost_point: what a `Surrogate` sees of it.
+        shares: of the limits that its costs take, one an objective beside the error.
+        child: whether it descends from the front.
+        error: 1 - validation score; None before its training has ended.
+    """
+
+    id: str
+    genes: Genes
+    point: Floats
+    cost_point: Floats
+    shares: Floats
+    child: bool = False
+    error: float | None = None
+
+
+class _Choices:
+    """A trial of first choices that notes what every gene may be."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, IntDistribution | CategoricalDistribution] = {}
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        self.of[name] = IntDistribution(low, high)
+        return low
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
+        self.of[name] = CategoricalDistribution(choices)
+        return choices[0]
+
+
+class ExactCostSampler(BaseSampler):
+    """See the module.
+
+    Args:
+        rules: space, problem, device, budget and objectives.
+        seed: of this session.
+    """
+
+    def __init__(self, rules: Rules, seed: int) -> None:
+        self._rules = rules
+        self._random, self._blind = random.Random(seed), RandomSampler(seed=seed)
+        choices = _Choices()
+        rules.space.sample(choices, rules.problem)
+        self._choices = choices.of
+        self._axes = [AXES[name] for name in rules.objectives if name in AXES]
+        self._boxes = cost_points(len(self._axes))
+        self._pool: dict[str, Candidate] = {}
+        self._seen: dict[int, Candidate | None] = {}  # by number, of trials that have ended
+        self._place, self._asked = START, 0
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        space, problem = self._rules.space, self._rules.problem
+        draws = (space.sample(RandomTrial(self._random), problem) for _ in range(EXAMPLES))
+        return Encoder([architecture.to_json() for architecture in draws])
+
+    def reseed_rng(self) -> None:
+        """For Optuna's threads, which share a sampler."""
+        self._random.seed()
+        self._blind.reseed_rng()
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Every gene: their names and choices are those of any trial."""
+        return dict(self._choices)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Of a gene that `sample_relative` has left open: at random."""
+        return self._blind.sample_independent(study, trial, param_name, param_distribution)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The genes of the next network; none where a trial's genes are given, or none is left."""
+        if "fixed_params" in trial.system_attrs:
+            return {}
+        seen = self._look(study)
+        trained = [candidate for candidate in seen if candidate.error is not None]
+        running = [candidate for candidate in seen if candidate.error is None]
+        self._grow(trained, {candidate.id for candidate in seen})
+        if not self._pool:
+            return {}
+        self._asked += 1
+        return dict(self._pool.pop(self._choose(trained, running)).genes)
+
+    def _look(self, study: Study) -> list[Candidate]:
+        """What is trained or in training, each network once."""
+        found: dict[str, Candidate] = {}
+        states = (TrialState.COMPLETE, TrialState.RUNNING)
+        for trial in study.get_trials(deepcopy=False, states=states):
+            ended = trial.state == TrialState.COMPLETE
+            if trial.number in self._seen:
+                candidate = self._seen[trial.number]
+            else:
+                candidate = self._read(trial)
+                if ended:
+                    self._seen[trial.number] = candidate
+            if candidate is not None:
+                found.setdefault(candidate.id, candidate)
+        return list(found.values())
+
+    def _read(self, trial: FrozenTrial) -> Candidate | None:
+        """None of a trial that trains nothing, or whose genes are not all drawn (yet)."""
+        if trial.params.keys() != self._choices.keys():
+            return None
+        if trial.state == TrialState.RUNNING:
+            return self._candidate(trial.params)
+        record = record_of(trial.user_attrs)
+        if record is None or record.status != "trained" or record.val_score is None:
+            return None
+        shares = np.array(self._rules.normalised(record.cost, 0.0))[self._axes]
+        return Candidate(
+            record.id,
+            trial.params,
+            self._encoder(record.architecture),
+            cost_features(record.cost),
+            shares,
+            error=1.0 - record.val_score,
+        )
+
+    def _candidate(self, genes: Genes, child: bool = False) -> Candidate | None:
+        """The network of some genes; None where it does not fit."""
+        architecture = self._rules.space.sample(FixedTrial(genes), self._rules.problem)
+        priced = price(architecture.lower(), self._rules.profile)
+        if self._rules.budget.refusal(priced.cost):
+            return None
+        cost = summarise(priced.graph, priced.cost)
+        return Candidate(
+            architecture_id(architecture),
+            genes,
+            self._encoder(architecture.to_json()),
+            cost_features(cost),
+            np.array(self._rules.normalised(cost, 0.0))[self._axes],
+            child,
+        )
+
+    def _grow(self, trained: Sequence[Candidate], seen: Collection[str]) -> None:
+        """Adds a few candidates, random ones and children in turn; the oldest leave."""
+        for known in seen:
+            self._pool.pop(known, None)
+        parents = _front(trained)
+        for tried in range(MOST_TRIED):
+            if tried >= GROW and self._pool:
+                break
+            child = len(parents) > 0 and tried % 2 == 1
+            genes = self._offspring(parents) if child else self._drawn()
+            candidate = self._candidate(genes, child)
+            if candidate is not None and candidate.id not in seen:
+                self._pool.setdefault(candidate.id, candidate)
+        while len(self._pool) > POOL:
+            del self._pool[next(iter(self._pool))]
+
+    def _drawn(self) -> Genes:
+        return {name: self._draw(name) for name in self._choices}
+
+    def _draw(self, name: str) -> int | str:
+        choices = self._choices[name]
+        if isinstance(choices, CategoricalDistribution):
+            return str(self._random.choice(choices.choices))
+        return self._random.randint(choices.low, choices.high)
+
+    def _offspring(self, parents: Sequence[Candidate]) -> Genes:
+        """Genes of two parents, or of one twice, some of them drawn anew."""
+        pair = self._random.choice(parents), self._random.choice(parents)
+        share = MUTATIONS / len(self._choices)
+        return {
+            name: self._draw(name)
+            if self._random.random() < share
+            else self._random.choice(pair).genes[name]
+            for name in self._choices
+        }
+
+    def _choose(self, trained: Sequence[Candidate], running: Sequence[Candidate]) -> str:
+        """The id of the candidate to be trained next."""
+        pool = list(self._pool.values())
+        if len(trained) > MOST_MODELLED:
+            pool = [candidate for candidate in pool if candidate.child] or pool
+            return self._random.choice(pool).id
+        if len(trained) < RANDOM_FIRST or self._asked % RANDOM_EVERY == 0:
+            pool = [candidate for candidate in pool if not candidate.child] or pool
+            return self._random.choice(pool).id
+        model = Surrogate(_points(trained), np.array([c.error for c in trained]), self._place)
+        self._place = model.place
+        if running:
+            model.believe(_points(running))
+        known = [*trained, *running]
+        errors = np.maximum(np.exp(model.predict(_points(known))[0]) - ERROR_FLOOR, 0.0)
+        best = least_errors(self._boxes, np.array([c.shares for c in known]), errors)
+        gains = expected_improvement(
+            self._boxes, best, np.array([c.shares for c in pool]), *model.predict(_points(pool))
+        )
+        return pool[int(gains.argmax())].id
+
+
+def _points(candidates: Sequence[Candidate]) -> Points:
+    return Points(
+        np.array([c.point for c in candidates]), np.array([c.cost_point for c in candidates])
+    )
+
+
+def _front(trained: Sequence[Candidate]) -> list[Candidate]:
+    """The trained networks that no other one beats in costs and error."""
+    if not trained:
+        return []
+    rows = np.array([[c.error, *c.shares] for c in trained])
+    return [candidate for candidate, kept in zip(trained, front(rows), strict=True) if kept]
