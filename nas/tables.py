@@ -18,6 +18,12 @@ from nas.hardware.profile import Profile
 from nas.run_folder import read_front, shown_bits
 
 
+BYTES = ("weights B", "arena B", "RAM B", "Flash B", "stepwise B")
+STEPWISE_WIDTH = 12
+NEEDED_WIDTHS = {"bits": 142, "arena B": 117, "verified": 108, "Flash B": 100, "stepwise B": 88}
+"""Columns of the front -> width of a terminal below which they are left out."""
+
+
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()
 ) -> None:
@@ -39,6 +45,7 @@ def print_front(run: Path) -> None:
     verdicts = verdicts_of(run, parse_rows(front))
     for row in front:
         sign = "" if row["id"] in verdicts else PREDICTED
+        streamed = row["streamed_ram_bytes"]
         cells = {
             "candidate": row["id"],
             "verified": row["verified"],
@@ -48,17 +55,21 @@ def print_front(run: Path) -> None:
             "arena B": f"{int(row['arena_bytes']):,}",
             "RAM B": f"{sign}{int(row['ram_bytes']):,}",
             "Flash B": f"{sign}{int(row['flash_bytes']):,}",
+            "stepwise B": f"{sign}{int(float(streamed)):,}" if streamed else "-",
             "ms": f"{sign}{float(row['latency_ms']):.2f}",
             "sensors": row["modalities"],
             "bits": shown_bits(row["weight_bits"]),
         }
         for column, cell in cells.items():
             table.setdefault(column, []).append(cell)
-    for column, needed in (("bits", 130), ("arena B", 105), ("verified", 96), ("Flash B", 88)):
+    if not any(row["streamed_ram_bytes"] for row in front):
+        table.pop("stepwise B", None)
+        width += STEPWISE_WIDTH
+    for column, needed in NEEDED_WIDTHS.items():
         if width < needed:
             table.pop(column, None)
     rows = list(zip(*table.values(), strict=True))
-    print_table(tuple(table), rows, right=("weights B", "arena B", "RAM B", "Flash B", "ms"))
+    print_table(tuple(table), rows, right=BYTES + ("ms",))
     found = "1 candidate" if len(rows) == 1 else f"{len(rows)} candidates"
     print(f"{found}; scores with 90 % intervals")
     print(kinds_text(len(verdicts), len(rows)))

@@ -9,7 +9,7 @@ from nas import tables
 from nas.calibration.fit import Fit
 from nas.calibration.table import CoreTable
 from nas.hardware.budget import Budget, price
-from nas.run_folder import read_front
+from nas.run_folder import read_front, write_front
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,23 @@ def test_the_front_after_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert f"{kinds}; ~ predicted, not run" in lines
     (told,) = [line for line in lines if line.startswith("On the 2 candidates of this run that")]
     assert told.endswith("cycles by 5.0 % in the mean and 5.0 % at most.")
+
+
+def test_a_front_with_a_stepwise_form_shows_its_ram(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", candidates=2)
+    tables.print_front(run)
+    assert "stepwise B" not in capsys.readouterr().out
+    first, second = read_front(run)
+    write_front(run, [first | {"streamed_ram_bytes": "1008.0"}, second])
+    tables.print_front(run)
+    lines = words(capsys)
+    assert any("Flash B stepwise B ms" in line for line in lines)
+    (line,) = [line for line in lines if line.startswith(first["id"])]
+    assert " ~1,008 ~" in line
+    (line,) = [line for line in lines if line.startswith(second["id"])]
+    assert " - ~" in line
 
 
 def test_a_front_that_was_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
