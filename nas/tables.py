@@ -17,7 +17,6 @@ from nas.hardware.budget import Budget, Priced
 from nas.hardware.profile import Profile
 from nas.run_folder import read_front, shown_bits
 
-
 BYTES = ("weights B", "arena B", "RAM B", "Flash B", "stepwise B")
 STEPWISE_WIDTH = 12
 NEEDED_WIDTHS = {"bits": 142, "arena B": 117, "verified": 108, "Flash B": 100, "stepwise B": 88}
@@ -69,7 +68,7 @@ def print_front(run: Path) -> None:
         if width < needed:
             table.pop(column, None)
     rows = list(zip(*table.values(), strict=True))
-    print_table(tuple(table), rows, right=BYTES + ("ms",))
+    print_table(tuple(table), rows, right=(*BYTES, "ms"))
     found = "1 candidate" if len(rows) == 1 else f"{len(rows)} candidates"
     print(f"{found}; scores with 90 % intervals")
     print(kinds_text(len(verdicts), len(rows)))
