@@ -79,6 +79,13 @@ def _add_reading_verbs(verbs: Any) -> None:
     )
     report.add_argument("dir", type=Path, metavar="DIR", help="run folder")
     report.set_defaults(run=_report)
+    status = verbs.add_parser(
+        "status",
+        help="how a run stands, while it goes on or afterwards",
+        epilog="example: nas status results/demo",
+    )
+    status.add_argument("dir", type=Path, metavar="DIR", help="run folder")
+    status.set_defaults(run=_status)
     estimate = verbs.add_parser(
         "estimate",
         help="what an architecture costs on a device, per operator",
@@ -262,6 +269,15 @@ def _report(chosen: argparse.Namespace) -> int:
     read_json(chosen.dir / "run.json")  # a folder of something else is left as it is
     with locked(chosen.dir):
         print(write_report(chosen.dir))
+    return 0
+
+
+def _status(chosen: argparse.Namespace) -> int:
+    import datetime
+
+    from nas.search.standing import describe_run
+
+    print("\n".join(describe_run(chosen.dir, datetime.datetime.now(datetime.UTC))))
     return 0
 
 

@@ -1,20 +1,39 @@
-"""What a person sees of a run: a live line in a terminal, one line now and then in a log."""
+"""What a person sees of a run: a live line in a terminal, one line now and then in a log.
 
+The same line is kept in a file of the run's folder, for `nas status`.
+"""
+
+import contextlib
+import datetime
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from nas.errors import RunError
+from nas.run_folder import write_json
+
 LOG_EVERY_S = 30.0
+KEEP_EVERY_S = 2.0
+PROGRESS_FILE = "progress.json"
 
 
 class Progress:
-    """Shows one status line; `quiet` shows nothing but what `say` is given."""
+    """Shows one status line; `quiet` shows nothing but what `say` is given.
 
-    def __init__(self, quiet: bool) -> None:
+    Args:
+        run: folder in which the line is kept, too.
+    """
+
+    def __init__(self, quiet: bool, run: Path | None = None) -> None:
+        self._run, self._kept = run, -KEEP_EVERY_S
+        self._figures: Mapping[str, Any] = {}
         self.console = Console(stderr=False, highlight=False)
         self._quiet = quiet
         self._live = Live(console=self.console, refresh_per_second=4, transient=True)
@@ -47,6 +66,18 @@ class Progress:
         elif not self._quiet and time.monotonic() - self._shown >= LOG_EVERY_S:
             self._shown = time.monotonic()
             self.say(text)
+        if self._run is not None and time.monotonic() - self._kept >= KEEP_EVERY_S:
+            self._keep(self._run, text)
+
+    def figures(self, figures: Mapping[str, Any]) -> None:
+        """What is kept beside the line from now on, as plain data."""
+        self._figures = figures
+
+    def _keep(self, run: Path, text: str) -> None:
+        self._kept = time.monotonic()
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        with contextlib.suppress(RunError):  # a full disk: what matters will say so itself
+            write_json(run / PROGRESS_FILE, {"line": text, "at": at, **self._figures})
 
 
 def clock(seconds: float) -> str:

@@ -84,7 +84,7 @@ def run_search(options: Options) -> Path:
     begun = (options.out / "run.json").exists() or (options.out / ".lock").exists()
     if options.resume and not begun:
         raise RunError(f"{options.out}: no run.json, so nothing to resume; leave out --resume")
-    with locked(options.out), Progress(options.quiet) as progress:
+    with locked(options.out), Progress(options.quiet, options.out) as progress:
         manifest = open_manifest(options, task, judged, profile, budget, chosen)
         manifest["task"] = describe(given, options)
         about_data = notes(given, options)

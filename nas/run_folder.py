@@ -1,6 +1,6 @@
 """A run folder on disk: its files, their columns, and the lock that keeps two writers apart.
 
-    run.json  study.db  trials.csv  front.csv  report.html
+    run.json  study.db  trials.csv  front.csv  report.html  progress.json
     candidates/<id>/  architecture.json model.onnx model_integer.onnx model.tflite model.npz c/
                       verification.json verdict.json README.md; c_step/ and steps.json where the
                       network runs step by step
@@ -16,11 +16,12 @@ import fcntl
 import io
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias
 
 from nas.errors import RunError
 from nas.hardware.cost import Cost
@@ -252,11 +253,37 @@ def locked(run: Path) -> Iterator[None]:
             f"{run}: cannot be used as a run folder ({error.strerror}); choose another --out"
         ) from None
     with file:
+        if not _locks(file):
+            raise RunError(
+                f"{run}: another run is writing here; wait for it or choose another --out"
+            )
+        remove_leftovers(run)
+        yield
+
+
+def _locks(file: IO[str]) -> bool:
+    """Whether the lock is ours now; tried twice, as `is_locked` holds it for a moment."""
+    for _ in range(2):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RunError(
-                f"{run}: another run is writing here; wait for it or choose another --out"
-            ) from None
-        remove_leftovers(run)
-        yield
+            time.sleep(0.1)
+        else:
+            return True
+    return False
+
+
+def is_locked(run: Path) -> bool:
+    """Whether a run holds the folder, which has one.
+
+    Raises:
+        RunError: the folder is not that of a run.
+    """
+    try:
+        with (run / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        raise RunError(f"{run}: not the folder of a run; give the one after --out") from None
+    return False

@@ -140,6 +140,7 @@ def test_trains_as_many_as_asked_for(tmp_path: Path) -> None:
         assert (tmp_path / "trained" / f"{record.id}.npz").read_bytes() == b"model"
     lines = (tmp_path / "trials.csv").read_text().splitlines()
     assert len(lines) == 1 + len(made.study.records)
+    assert made._shown is not None and made._shown.trained == 7
     states = {t.state for t in made.study._study.get_trials()}
     assert states <= {TrialState.COMPLETE, TrialState.FAIL}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.hardware.budget import Priced, price
-from nas.progress import Progress, clock
+from nas.progress import Progress
 from nas.run_folder import TrialRecord, summarise, write_atomic, write_trials
 from nas.search.rules import (
     MOST_EXPORTED,
@@ -24,6 +24,7 @@ from nas.search.rules import (
     scored,
     training_seed,
 )
+from nas.search.standing import Standing, standing_of
 from nas.search.study import Study
 from nas.search.walk import winners
 from nas.space import Architecture, architecture_id
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 ASKS_AT_ONCE = 8  # proposals between two looks at what the workers have finished
 WRITE_EVERY = 10  # trainings after which trials.csv is brought up to date; study.db always is
+HYPERVOLUME_EVERY = 5  # trainings between two times that the line's hypervolume is made anew
 EXPLORE_EVERY = 5  # of proposals in a row without a training, each fifth is drawn at random
 MOST_IDLE_ASKS = 400  # proposals in a row without a training: the space is used up
 MOST_FINALS = 0.5  # share of a run's time that final trainings may take,
@@ -94,7 +96,8 @@ class Search:
         self.twins: list[_Pending] = []  # drawn while an equal architecture is being trained
         self.idle_asks = 0
         self.deaths = 0
-        self._shown_size = -1
+        self._shown: Standing | None = None
+        self._shown_size = -1  # records that it counts
         self._hypervolume = 0.0
         self._reserved: tuple[int, float] = (-1, 0.0)
 
@@ -308,20 +311,16 @@ class Search:
         return record.status != "trained" or self._model_file(record).exists()
 
     def _show(self) -> None:
-        trained = self.trained
-        entries = scored(trained)
-        if len(entries) != self._shown_size and len(entries) % 5 == 1:
-            self._shown_size = len(entries)
-            self._hypervolume = front_hypervolume(self.rules, entries)
-        counts = [r.status for r in self.study.records]
-        best = f"{max(score for _, score in entries):.4f}" if entries else "-"
-        left = self.clock.left_s()
-        self.progress.status(
-            f"search  {len(trained)} trained  {counts.count('infeasible')} refused"
-            f"  {counts.count('duplicate')} duplicates  best {self.rules.metric} {best}"
-            f"  hypervolume {self._hypervolume:.4f}  {clock(self.clock.elapsed_s())} gone"
-            + (f"  {clock(left)} left" if left < float("inf") else "")
-        )
+        times = self.clock.elapsed_s(), self.clock.left_s()
+        records = self.study.records
+        if self._shown is None or len(records) != self._shown_size:
+            self._shown_size = len(records)
+            entries = scored(self.trained)
+            if len(entries) % HYPERVOLUME_EVERY == 1 or self._shown is None:
+                self._hypervolume = front_hypervolume(self.rules, entries)
+            self._shown = standing_of(self.rules, records, self._hypervolume)
+        self.progress.figures({"search": self._shown.to_json(*times)})
+        self.progress.status(self._shown.line(*times))
 
 
 def reserved_s(rules: Rules, trained: Sequence[TrialRecord], workers: int, total_s: float) -> float:

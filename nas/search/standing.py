@@ -1,0 +1,137 @@
+"""How a search stands: for the line in the terminal, and for `nas status` from another one.
+
+A run keeps `progress.json` while it goes on: the line of now, when that was, and these figures.
+"""
+
+import datetime
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.errors import RunError
+from nas.progress import PROGRESS_FILE, clock
+from nas.run_folder import TrialRecord, is_locked, read_json
+from nas.search.rules import Rules
+
+UNITS = {"ram": "B of RAM", "flash": "B of Flash"}
+STALE_S = 120.0  # a run that is alive says something within so many seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Figures of a search.
+
+    Attributes:
+        best: objective -> the least value among trained networks, and whose it is.
+    """
+
+    metric: str
+    trained: int
+    refused: int
+    duplicates: int
+    failed: int
+    hypervolume: float
+    best: Mapping[str, tuple[float, str]]
+
+    def to_json(self, elapsed_s: float, left_s: float) -> dict[str, Any]:
+        """What `describe_run` reads; `left_s` is infinite without a deadline."""
+        left = None if left_s == float("inf") else left_s
+        return {**asdict(self), "elapsed_s": elapsed_s, "left_s": left}
+
+    def line(self, elapsed_s: float, left_s: float) -> str:
+        """All of it in a line, what one looks for most first."""
+        left = f"  {clock(left_s)} left" if left_s < float("inf") else ""
+        return (
+            f"search{left}  {self.trained} trained, {self._per_hour(elapsed_s):.0f} an hour"
+            f"  {self.refused} refused  {self.duplicates} duplicates"
+            f"  hypervolume {self.hypervolume:.4f}  best {self._best() or '-'}"
+            f"  {clock(elapsed_s)} gone"
+        )
+
+    def lines(self, elapsed_s: float, left_s: float | None) -> list[str]:
+        """The same for people who ask."""
+        left = "no end set" if left_s is None else f"{clock(left_s)} left then"
+        return [
+            f"trained      {self.trained}, {self._per_hour(elapsed_s):.0f} an hour",
+            f"not trained  {self.refused} refused by their costs, {self.duplicates} duplicates,"
+            f" {self.failed} failed",
+            f"hypervolume  {self.hypervolume:.4f}",
+            f"best         {self._best(ids=True) or 'none yet'}",
+            f"searched     {clock(elapsed_s)}, {left}",
+        ]
+
+    def _per_hour(self, elapsed_s: float) -> float:
+        return 3600 * self.trained / max(elapsed_s, 1.0)
+
+    def _best(self, ids: bool = False) -> str:
+        words = []
+        for name, (value, identity) in self.best.items():
+            if name == "error":
+                word = f"{self.metric} {1 - value:.4f}"
+            elif name == "latency":
+                word = f"{value:.3g} ms"
+            else:
+                word = f"{value:,.0f} {UNITS[name]}"
+            words.append(f"{word} ({identity})" if ids else word)
+        return ", ".join(words)
+
+
+def standing_of(rules: Rules, records: Sequence[TrialRecord], hypervolume: float) -> Standing:
+    """Figures of the records so far."""
+    count = Counter(record.status for record in records)
+    best: dict[str, tuple[float, str]] = {}
+    for record in records:
+        if record.status == "trained":
+            values = rules.values(record.cost, record.val_score)
+            for name in rules.objectives:
+                best[name] = min(best.get(name, (float("inf"), "")), (values[name], record.id))
+    return Standing(
+        rules.metric,
+        count["trained"],
+        count["infeasible"],
+        count["duplicate"],
+        count["failed"],
+        hypervolume,
+        best,
+    )
+
+
+def describe_run(run: Path, now: datetime.datetime) -> list[str]:
+    """How a run stands, in lines.
+
+    Raises:
+        RunError: the folder is not that of a run.
+    """
+    alive = is_locked(run)
+    if not (run / PROGRESS_FILE).exists():
+        return [f"{run}: " + ("running, nothing to tell yet" if alive else "holds no progress")]
+    document = read_json(run / PROGRESS_FILE)
+    try:
+        at = datetime.datetime.fromisoformat(document["at"])
+        line, figures = document["line"], dict(document.get("search", {}))
+        times = figures.pop("elapsed_s", 0.0), figures.pop("left_s", None)
+        told = Standing(**figures).lines(*times) if figures else []
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run / PROGRESS_FILE}: {error}; written by another version") from None
+    age_s = (now - at).total_seconds()
+    today = [f"now          {line}"] if alive else []
+    return [f"{run}: {_state(run, alive, age_s)}", *today, *told]
+
+
+def _state(run: Path, alive: bool, age_s: float) -> str:
+    if alive:
+        late = "; that is long: look at its terminal" if age_s > STALE_S else ""
+        return f"running, seen {clock(age_s)} ago{late}"
+    if _ended(run):
+        return f"finished; nas pick {run}"
+    return f"stopped {clock(age_s)} ago; --out {run} --resume goes on"
+
+
+def _ended(run: Path) -> bool:
+    try:
+        return json.loads((run / "run.json").read_text()).get("ended") is not None
+    except (OSError, ValueError):
+        return False
