@@ -2,7 +2,7 @@
 
     python benchmarks/systems.py benchmarks/results/seeds.jsonl --out benchmarks/results
 
-Prints one Markdown table a system and data set, medians over seeds, and writes a figure a system:
+Prints one Markdown table a system, medians over seeds, and writes a figure a system:
 every seed's test score of what was found, of the same architecture in float and at 8, 4 and 2 bits,
 with the teacher and without, and with each sensor alone.
 """
@@ -34,6 +34,15 @@ GOALS = {
 }
 """What each row must reach, from prototypes that were measured before the search was written."""
 
+COSTS = {
+    "weight bytes": ("weight_bytes", ",.0f"),
+    "RAM": ("ram_bytes", ",.0f"),
+    "stepwise RAM": ("streamed_ram_bytes", ",.0f"),
+    "Flash": ("flash_bytes", ",.0f"),
+    "ms": ("latency_ms", ".3g"),
+}
+"""Columns of a table: where the value is in a row, and how it is written."""
+
 Row = dict[str, Any]
 Place = tuple[str, str]  # system, data
 
@@ -55,30 +64,37 @@ def _middle(rows: Sequence[Row], key: str) -> float | None:
     return median(values) if values else None
 
 
-def table(variants: dict[str, list[Row]]) -> str:
-    """Markdown; figures of found candidates are measured on the emulated chip, others predicted."""
-    lines = [
-        "| network | test: median (seeds) | validation | weight bytes | RAM | streamed RAM | Flash"
-        " | ms |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for variant in _ordered(variants):
-        rows = sorted(variants[variant], key=lambda row: row["seed"])
-        seeds = " ".join(f"{row['test_score']:.3f}" for row in rows)
-        costs = [
-            _middle(rows, key)
-            for key in ("weight_bytes", "ram_bytes", "streamed_ram_bytes", "flash_bytes")
-        ]
-        latency = _middle(rows, "latency_ms")
-        cells = [
-            variant,
-            f"{_middle(rows, 'test_score'):.3f} ({seeds})",
-            f"{_middle(rows, 'val_score'):.3f}",
-            *("" if cost is None else f"{cost:,.0f}" for cost in costs),
-            "" if latency is None else f"{latency:.3g}",
-        ]
+def table(panels: dict[str, dict[str, list[Row]]]) -> str:
+    """Markdown of one system: a column of test scores for each data set, costs in the same order.
+
+    Figures of found candidates are measured on the emulated chip, others predicted.
+    """
+    tests = [f"test, {data}: median (seeds)" for data in panels]
+    columns = ["network", *tests, "validation", *COSTS]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for variant in _ordered({name for variants in panels.values() for name in variants}):
+        each = [sorted(v.get(variant, []), key=lambda row: row["seed"]) for v in panels.values()]
+        cells = [variant, *(_with_seeds(rows) for rows in each)]
+        cells.append(_joined([_middle(rows, "val_score") for rows in each], ".3f"))
+        for key, form in COSTS.values():
+            cells.append(_joined([_middle(rows, key) for rows in each], form))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _with_seeds(rows: Sequence[Row]) -> str:
+    """The median test score, and in brackets that of each seed."""
+    if not rows:
+        return ""
+    seeds = " ".join(f"{row['test_score']:.3f}" for row in rows)
+    return f"{_middle(rows, 'test_score'):.3f} ({seeds})"
+
+
+def _joined(values: Sequence[float | None], form: str) -> str:
+    """The values of all data sets in a cell; nothing where none has one."""
+    if all(value is None for value in values):
+        return ""
+    return " / ".join("-" if value is None else format(value, form) for value in values)
 
 
 def _ordered(variants: Iterable[str]) -> list[str]:
@@ -157,12 +173,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("."))
     chosen = parser.parse_args()
     places = by_place(map(json.loads, chosen.rows.read_text().splitlines()))
-    for (system, data), variants in places.items():
-        goal = GOALS.get((system, data))
-        best = _middle(variants.get("found", []), "test_score")
-        verdict = "" if goal is None or best is None else f": {best:.3f}, goal {goal:.3f}"
-        print(f"### {system}, {data}{verdict}\n\n{table(variants)}\n")
     for system in dict.fromkeys(name for name, _ in places):
+        panels = {data: v for (name, data), v in places.items() if name == system}
+        print(f"### {system}\n\n{table(panels)}\n")
+        for data, variants in panels.items():
+            goal, best = GOALS.get((system, data)), _middle(variants.get("found", []), "test_score")
+            if goal is not None and best is not None:
+                reached = "reached" if best >= goal else "MISSED"
+                print(f"{data}: {best:.4f}, goal {goal:.3f}: {reached}\n")
         (chosen.out / f"system_{system}.svg").write_text(figure(system, places))
 
 
