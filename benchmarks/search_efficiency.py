@@ -1,0 +1,209 @@
+"""How much sooner is the search where a plain one ends? Time to its final hypervolume.
+
+    python benchmarks/search_efficiency.py DATA_DIR --data rfid_accel_rssi --seeds 0,1,2,3,4 \
+        --plain-minutes 60 --minutes 30 --jsonl benchmarks/results/search_efficiency.jsonl \
+        --runs DIR [--json FILE] [--sampler exact] [--workers 2]
+
+One after the other on the same machine: `plain_search.py`, one process, and `run_search.py`. The
+teacher is made before, once a data set, and counts for neither. Hypervolume is that of all networks
+trained so far, by the scores that the searches saw (error, RAM, Flash, latency as shares of their
+limits, reference 1). A `time_ratio` is the time at which our search has reached the plain one's
+final hypervolume, over the plain one's time; where it has not, there is none and the ratio of the
+median counts as above 1. Resumable: a line a data set and seed.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from real_data import commit
+from rows import METRICS
+
+from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS, Budget
+from nas.hardware.profile import load_profile
+from nas.run_folder import CostSummary, read_json
+from nas.search.rules import OBJECTIVES, Rules, front_hypervolume
+from nas.space import Problem
+from search_spaces import SPACES
+
+HERE = Path(__file__).resolve().parent
+COSTS = tuple(CostSummary.__slots__)
+
+
+@dataclass(frozen=True)
+class Race:
+    """One data set and seed."""
+
+    data: Path
+    seed: int
+    runs: Path
+    device: str
+    sampler: str
+    workers: int
+
+    @property
+    def cache(self) -> Path:
+        """Where the teacher of this data set lies."""
+        return self.runs / f"{self.data.stem}-cache"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For the programs that are raced."""
+        paths = [str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", "")]
+        return os.environ | {"NAS_CACHE_DIR": str(self.cache), "PYTHONPATH": os.pathsep.join(paths)}
+
+
+Curve = list[tuple[float, CostSummary, float]]  # seconds, cost, validation score of a network
+
+
+def ours(race: Race, length: Sequence[str], name: str, seed: int) -> tuple[Path, Curve]:
+    """Our search of some length (options): what it trained, and when."""
+    run = race.runs / f"{race.data.stem}-{name}-{seed}"
+    command = [sys.executable, str(HERE.parent / "run_search.py"), "--data", str(race.data)]
+    command += ["--device", race.device, *length, "--seed", str(seed)]
+    command += ["--metric", METRICS.get(race.data.stem, "accuracy"), "--validation", "split"]
+    command += ["--sampler", race.sampler, "--workers", str(race.workers), "--out", str(run)]
+    command += ["--no-verify", "--quiet"]
+    if not (run / "front.csv").exists():
+        command += ["--resume"] if (run / "run.json").exists() else []
+        subprocess.run(command, check=True, env=race.environment)
+    with (run / "trials.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["status"] == "trained"]
+    return run, [(float(row["finished_s"]), _cost(row), float(row["val_score"])) for row in rows]
+
+
+def plain(race: Race, minutes: float, lessons: Path) -> Curve:
+    """The plain search."""
+    file = race.runs / f"{race.data.stem}-plain-{race.seed}.jsonl"
+    done = file.with_suffix(".done")
+    if not done.exists():
+        file.unlink(missing_ok=True)  # a plain search cannot be resumed
+        command = [sys.executable, str(HERE / "plain_search.py"), str(race.data)]
+        command += ["--lessons", str(lessons), "--device", race.device, "--seed", str(race.seed)]
+        command += ["--minutes", str(minutes), "--jsonl", str(file)]
+        subprocess.run(command, check=True, env=race.environment)
+        done.touch()
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    return [(row["finished_s"], CostSummary(**row["cost"]), row["val_score"]) for row in rows]
+
+
+def _cost(row: dict[str, str]) -> CostSummary:
+    kinds = {name: str(CostSummary.__annotations__[name]) for name in COSTS}
+    read = {"<class 'int'>": int, "<class 'float'>": float}
+    return CostSummary(**{name: read.get(kinds[name], str)(row[name]) for name in COSTS})
+
+
+def rules_of(device: str) -> Rules:
+    """What a hypervolume needs."""
+    profile = load_profile(device)
+    budget = Budget(profile.ram_budget_bytes, profile.flash_budget_bytes, None, None)
+    problem = Problem((), 2)
+    return Rules(
+        SPACES["conv"], problem, profile, budget, OBJECTIVES, "accuracy", None, 0,
+        DEFAULT_LATENCY_LIMIT_MS,
+    )  # fmt: skip
+
+
+def growth(rules: Rules, curve: Curve) -> Iterator[tuple[float, float]]:
+    """(seconds, hypervolume so far) after each network."""
+    entries: list[tuple[CostSummary, float]] = []
+    for seconds, cost, score in sorted(curve, key=lambda network: network[0]):
+        entries.append((cost, score))
+        yield seconds, front_hypervolume(rules, entries)
+
+
+def row_of(race: Race, minutes: float, plain_minutes: float) -> dict[str, Any]:
+    """One race."""
+    # The run that makes the teacher is no racer; both read what it leaves in the cache.
+    first, _ = ours(race, ["--trials", "1"], "teacher", 0)
+    identity = read_json(first / "run.json")["teacher"]["hash"]
+    theirs = plain(race, plain_minutes, race.cache / "teachers" / f"{identity}.npz")
+    length = ["--minutes", str(minutes)]
+    run, curve = ours(race, length, f"ours-{race.sampler}", race.seed)
+    rules = rules_of(race.device)
+    *_, (_, goal) = growth(rules, theirs)
+    steps = list(growth(rules, curve))
+    reached = next((seconds for seconds, volume in steps if volume >= goal), None)
+    return {
+        "dataset": race.data.stem,
+        "seed": race.seed,
+        "device": race.device,
+        "sampler": race.sampler,
+        "workers": race.workers,
+        "plain_minutes": plain_minutes,
+        "plain_trained": len(theirs),
+        "plain_hypervolume": goal,
+        "trained": len(curve),
+        "search_s": steps[-1][0],
+        "hypervolume": steps[-1][1],
+        "reached_s": reached,
+        "time_ratio": None if reached is None else reached / (60 * plain_minutes),
+        "commit": commit(),
+        "minutes": read_json(run / "run.json")["elapsed_s"] / 60,
+    }
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Medians over seeds, a data set each."""
+    found = []
+    for name in dict.fromkeys(row["dataset"] for row in rows):
+        mine = [row for row in rows if row["dataset"] == name]
+        ratios = [float("inf") if row["time_ratio"] is None else row["time_ratio"] for row in mine]
+        volumes = [row["hypervolume"] / row["plain_hypervolume"] for row in mine]
+        middle = median(ratios)
+        found.append(
+            {
+                "dataset": name,
+                "seeds": len(mine),
+                "time_ratio_median": None if middle == float("inf") else middle,
+                "hypervolume_ratio": median(volumes),
+            }
+        )
+    return found
+
+
+def main() -> None:
+    """Makes the races that are missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--data", default="rfid_accel_rssi,uci_har")
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--device", default="cortex-m4-32k")
+    parser.add_argument("--sampler", default="exact")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--plain-minutes", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--jsonl", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    chosen.runs.mkdir(parents=True, exist_ok=True)
+    lines = chosen.jsonl.read_text().splitlines() if chosen.jsonl.exists() else []
+    rows = [json.loads(line) for line in lines]
+    for seed in map(int, chosen.seeds.split(",")):
+        for name in chosen.data.split(","):
+            data = chosen.folder / f"{name}.npz"
+            known = (name, seed, chosen.sampler)
+            if known in [(row["dataset"], row["seed"], row["sampler"]) for row in rows]:
+                continue
+            race = Race(data, seed, chosen.runs, chosen.device, chosen.sampler, chosen.workers)
+            rows.append(row_of(race, chosen.minutes, chosen.plain_minutes))
+            with chosen.jsonl.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+            print(json.dumps(rows[-1]), flush=True)
+    found = summary([row for row in rows if row["sampler"] == chosen.sampler])
+    print(json.dumps(found, indent=2))
+    if chosen.json is not None:
+        chosen.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
