@@ -301,12 +301,22 @@ def test_log_softmax_of_large_numbers() -> None:
     ),
 )
 def test_graph_of_any_sensors(sensors: list[Sensor]) -> None:
-    graph = teacher_graph(Problem(tuple(sensors), 5))
+    graph = teacher_graph(Problem(tuple(sensors), 5), 500)
     assert isinstance(graph, Graph) and graph.shapes[graph.output] == (5,)
     assert [source.name for source in graph.inputs] == [sensor.name for sensor in sensors]
     net = Student(graph, dict.fromkeys("sijv", 0.1), quantised=False).eval()
     inputs = {s.name: torch.zeros(2, s.shape[2], *s.shape[:2]) for s in sensors}
     assert net(inputs).shape == (2, 5)
+
+
+def test_images_with_enough_rows_have_a_wide_teacher() -> None:
+    sensors = (Sensor("i", "image", (32, 32, 1)), Sensor("s", "series", (1, 64, 3)))
+
+    def stems(rows: int) -> list[int]:
+        shapes = teacher_graph(Problem(sensors, 5), rows).shapes
+        return [shapes["i_0"][2], shapes["s_0"][2]]
+
+    assert stems(999) == [12, 12] and stems(1000) == [24, 12]
 
 
 @pytest.mark.parametrize("network", ("conv", "attention"))
@@ -401,7 +411,7 @@ def test_a_teacher_of_each_kind_is_trained_once(
     assert first.made == [(member, SEED + member.number) for member in wanted]
     assert teacher.hash == teacher_hash(bench.task, "split", "accuracy", SEED, kind)
     assert teacher.kind == kind and [f.name for f in cache.iterdir()] == [f"{teacher.hash}.npz"]
-    each = {"conv": Student(teacher_graph(bench.problem), bench.training.scales, False)}
+    each = {"conv": Student(teacher_graph(bench.problem, len(bench.training.labels)), bench.training.scales, False)}
     each |= {"attention": DualAttention(bench.problem)}
     sizes = [sum(p.numel() for p in each[member.network].parameters()) for member in wanted]
     assert teacher.parameters == sum(sizes) and teacher.size_bytes == 4 * sum(sizes)

@@ -25,7 +25,7 @@ from nas.training.validation import FOLDS, Judging, Validation
 
 MEMBERS = 3  # of each network that a teacher is made of
 USELESS = 0.1  # share of the way from guessing to perfect below which a teacher is warned of
-VERSION = 6  # of everything below: raise it when a change makes another teacher of the same data
+VERSION = 7  # of everything below: raise it when a change makes another teacher of the same data
 
 NetworkKind: TypeAlias = Literal["conv", "attention"]
 TeacherKind: TypeAlias = Literal["conv", "attention", "both"]

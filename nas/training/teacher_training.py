@@ -24,7 +24,8 @@ from nas.training.recipe import teacher_recipe
 from nas.training.student import Student
 from nas.training.teacher import Answers, Member, NetworkKind, log_softmax
 
-STEM_CHANNELS = 12
+STEM_CHANNELS, WIDE_STEM = 12, 24  # the second of images, where there is enough to learn from
+WIDE_FROM = 1000  # training rows; what a wide network makes of fewer was not measured
 STAGE_GROWTH = 1.5
 FEWEST_LAYERS, MOST_LAYERS = 2, 5
 SMALLEST_MAP = 4  # steps or pixels of the longest axis at which halving ends
@@ -33,14 +34,18 @@ EMBEDDING = 32
 HIDDEN = 48
 
 
-def teacher_graph(problem: Problem) -> Graph:
+def teacher_graph(problem: Problem, rows: int) -> Graph:
     """A wide branch per sensor, concatenated, and a hidden layer; it is trained in float.
+
+    On the validation split of av_digits_hard one network with `WIDE_STEM` scored .868 and .856
+    where one with `STEM_CHANNELS` scored .834 and .827 (two seeds), for twice the time.
 
     Average pools halve the maps: a strided convolution on an even map leaves one edge half blind,
     which cost 2 to 4 points on two image sets.
     """
     ops: list[Op] = []
-    features = [_branch(ops, sensor) for sensor in problem.sensors]
+    wide = rows >= WIDE_FROM
+    features = [_branch(ops, sensor, wide) for sensor in problem.sensors]
     fused = features[0]
     if len(features) > 1:
         ops.append(Concat("fusion", tuple(features)))
@@ -55,14 +60,15 @@ def _dense(name: str, source: str, units: int, relu: bool) -> Conv2d:
     return Conv2d(name, (source,), units, (1, 1), (1, 1), "valid", 8, relu)
 
 
-def _branch(ops: list[Op], sensor: Sensor) -> str:
+def _branch(ops: list[Op], sensor: Sensor, wide: bool) -> str:
     name = sensor.name
     if sensor.kind == "vector":
         ops.append(_dense(f"{name}_0", name, 96, True))
         ops.append(_dense(f"{name}_1", f"{name}_0", EMBEDDING, True))
         return f"{name}_1"
     height, width, _ = sensor.shape
-    source, channels, layer = name, STEM_CHANNELS, 0
+    stem = WIDE_STEM if wide and sensor.kind == "image" else STEM_CHANNELS
+    source, channels, layer = name, stem, 0
     size = 5 if sensor.kind == "series" else 3
     while layer < FEWEST_LAYERS or (layer < MOST_LAYERS and max(height, width) > SMALLEST_MAP):
         kernel = (size if height > 1 else 1, size if width > 1 else 1)
@@ -124,7 +130,7 @@ def train_network(
     if network == "attention":
         net = DualAttention(bench.problem, dropout=recipe.dropout)
     else:
-        graph = teacher_graph(bench.problem)
+        graph = teacher_graph(bench.problem, len(data.labels))
         net = Student(graph, data.scales, quantised=False, dropout=recipe.dropout)
     train(net, seen, recipe, seed)
 
