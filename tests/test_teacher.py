@@ -411,7 +411,11 @@ def test_a_teacher_of_each_kind_is_trained_once(
     assert first.made == [(member, SEED + member.number) for member in wanted]
     assert teacher.hash == teacher_hash(bench.task, "split", "accuracy", SEED, kind)
     assert teacher.kind == kind and [f.name for f in cache.iterdir()] == [f"{teacher.hash}.npz"]
-    each = {"conv": Student(teacher_graph(bench.problem, len(bench.training.labels)), bench.training.scales, False)}
+    each = {
+        "conv": Student(
+            teacher_graph(bench.problem, len(bench.training.labels)), bench.training.scales, False
+        )
+    }
     each |= {"attention": DualAttention(bench.problem)}
     sizes = [sum(p.numel() for p in each[member.network].parameters()) for member in wanted]
     assert teacher.parameters == sum(sizes) and teacher.size_bytes == 4 * sum(sizes)
