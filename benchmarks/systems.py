@@ -2,9 +2,9 @@
 
     python benchmarks/systems.py benchmarks/results/seeds.jsonl --out benchmarks/results
 
-Prints one Markdown table a system, medians over seeds, and writes a figure a system:
-every seed's test score of what was found, of the same architecture in float and at 8, 4 and 2 bits,
-with the teacher and without, and with each sensor alone.
+Prints Markdown, medians over seeds: what was found in each row, and a table a system. Writes a
+figure a system: every seed's test score of what was found, of the same architecture in float and at
+8, 4 and 2 bits, with the teacher and without, and with each sensor alone.
 """
 
 import argparse
@@ -78,6 +78,21 @@ def table(panels: dict[str, dict[str, list[Row]]]) -> str:
         cells.append(_joined([_middle(rows, "val_score") for rows in each], ".3f"))
         for key, form in COSTS.values():
             cells.append(_joined([_middle(rows, key) for rows in each], form))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def overview(places: dict[Place, dict[str, list[Row]]]) -> str:
+    """Markdown: what was found in each row, against its goal."""
+    columns = ["row", "data", "test: median (seeds)", "goal", *COSTS, "minutes", "networks trained"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for (system, data), variants in places.items():
+        rows = sorted(variants.get("found", []), key=lambda row: row["seed"])
+        costs = [_joined([_middle(rows, key)], form) for key, form in COSTS.values()]
+        trained = " ".join(str(row["trained"]) for row in rows)
+        minutes = " ".join(f"{row['minutes']:.0f}" for row in rows)
+        goal = f"{GOALS[system, data]:.3f}"
+        cells = [system, data, _with_seeds(rows), goal, *costs, minutes, trained]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -173,6 +188,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("."))
     chosen = parser.parse_args()
     places = by_place(map(json.loads, chosen.rows.read_text().splitlines()))
+    print(f"{overview(places)}\n")
     for system in dict.fromkeys(name for name, _ in places):
         panels = {data: v for (name, data), v in places.items() if name == system}
         print(f"### {system}\n\n{table(panels)}\n")
