@@ -275,7 +275,7 @@ def test_frozen_bias_lies_on_the_accumulators_grid(relu: bool) -> None:
     held = to_integer(net).weights["o"]
     in_scale = net.scale("in0")
     with torch.no_grad():  # without an input only the bias is left
-        bias = net.layers["o"](torch.zeros(1, 4, 6, 8), in_scale, True)[0, :, 0, 0].double()
+        bias = net.layers["o"](torch.zeros(1, 4, 6, 8), lambda: in_scale, True)[0, :, 0, 0].double()
     steps = bias.numpy() / (in_scale.double().item() * held.scales.astype(np.float64))
     np.testing.assert_array_equal(np.round(steps), held.bias)
     np.testing.assert_allclose(steps, held.bias, rtol=1e-6)

@@ -23,7 +23,7 @@ MOST_LINES = 400  # of a file
 MOST_FUNCTION_LINES = 60
 # Heavy libraries, and the modules of nas/ that may import them.
 CONFINED = {
-    "torch": {"fake_quantise", "linear_layer", "mdcsa", "sequence_layers", "student"}
+    "torch": {"fake_quantise", "fused", "linear_layer", "mdcsa", "sequence_layers", "student"}
     | {"hints", "low_bits", "loop", "evaluate", "teacher_training", "workers"},
     "optuna": {"exact_cost", "samplers", "study"},
     "onnx": {"onnx_arithmetic", "onnx_builder", "onnx_sequence", "to_onnx_integer"},
@@ -32,7 +32,7 @@ CONFINED = {
     "flatbuffers": {"tflite_writer"},
     "plotly": {"page"},
     "pandas": {"recordings"},
-    "scipy": {"fit", "audio"},
+    "scipy": {"fit", "audio", "improvement", "surrogate"},
     "rich": {"progress", "tables"},
     "unicorn": {"machine"},
     "capstone": {"cycles"},

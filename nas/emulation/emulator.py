@@ -5,15 +5,12 @@ The emulator is a process of its own (`nas.emulation.machine`), one for each `Ma
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
@@ -21,13 +18,15 @@ from typing import Any, BinaryIO, Self, cast
 import numpy as np
 
 import nas
-from nas.deploy.toolchain import INSTALL, Memory, compile_host, find_host_compiler
+from nas.deploy.host_library import host_library, library_file
+from nas.deploy.toolchain import INSTALL, Memory, find_host_compiler
 from nas.emulation.cycles import BRANCH_PENALTY, cost_table, with_marks
 from nas.emulation.elf import Image, read_elf
 from nas.emulation.wire import receive, send
 from nas.errors import MachineFault, Mismatch, ToolMissing
 
 MOST_SECONDS = 60.0  # of one call
+HOOK = ("nas.emulation", "hook.c")  # what measures
 
 # As `python -m nas.emulation.machine`, from wherever this package was loaded.
 _START = "import sys; sys.path.append(sys.argv[1]); from nas.emulation.machine import main; main()"
@@ -197,7 +196,11 @@ class Machine:
             self._table = cost_table(self.image)
         header, blobs = self._call("measure", function, arguments, writes, reads, seconds)
         code = (self.image.code[0], len(self.image.code[1]))
-        header |= {"library": str(_hook(self._cache)), "code": code, "penalty": BRANCH_PENALTY}
+        header |= {
+            "library": str(host_library(*HOOK, self._cache)),
+            "code": code,
+            "penalty": BRANCH_PENALTY,
+        }
         header["marks"] = len(marks)
         marked = with_marks(self._table, [(mark - code[0]) // 2 for mark in marks])
         reply, outputs = self._ask(header, [*blobs, marked])
@@ -324,27 +327,5 @@ def _error(facts: Mapping[str, Any], image: Image, memory: Memory) -> MachineFau
 
 def check_hook(cache: Path) -> None:
     """Raises ToolMissing if what measures is not compiled yet, and nothing here can compile it."""
-    if not os.access(_hook_file(cache), os.R_OK):
+    if not os.access(library_file(*HOOK, cache), os.R_OK):
         find_host_compiler()
-
-
-def _hook_file(cache: Path) -> Path:
-    code = (resources.files("nas.emulation") / "hook.c").read_bytes()
-    key = hashlib.sha256(code + platform.platform().encode()).hexdigest()[:12]
-    return cache / f"hook-{key}.so"
-
-
-def _hook(cache: Path) -> Path:
-    """The compiled hook.c, from the cache if it was compiled before."""
-    library = _hook_file(cache)
-    if not library.exists():
-        with resources.as_file(resources.files("nas.emulation") / "hook.c") as source:
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix="hook-", dir=cache) as folder:
-                made = Path(folder) / library.name
-                compiler = find_host_compiler()
-                # zig would build a C library first, which takes seconds.
-                alone = ["-nostdlib"] if compiler.family == "zig" else []
-                compile_host(compiler, [source], made, cache=cache, shared=True, options=alone)
-                made.replace(library)
-    return library

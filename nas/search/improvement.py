@@ -9,6 +9,7 @@ points is the whole.
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from nas.search.features import Floats
 from nas.search.surrogate import ERROR_FLOOR
@@ -74,15 +75,5 @@ def _put(levels: Floats, mean: Floats, deviation: Floats) -> Floats:
     limit = levels + ERROR_FLOOR
     d = (np.log(limit) - mean[:, None]) / deviation[:, None]
     forward = np.exp(mean + deviation**2 / 2)[:, None]
-    value = limit * _normal_cdf(d) - forward * _normal_cdf(d - deviation[:, None])
+    value = limit * ndtr(d) - forward * ndtr(d - deviation[:, None])
     return np.asarray(np.maximum(value, 0.0))
-
-
-def _normal_cdf(x: Floats) -> Floats:
-    """To 1e-7 (Abramowitz and Stegun, 1964, 26.2.17)."""
-    t = 1.0 / (1.0 + 0.2316419 * np.abs(x))
-    series = t * (
-        0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
-    )
-    upper = np.exp(-x * x / 2) / np.sqrt(2 * np.pi) * series
-    return np.asarray(np.where(x > 0, 1.0 - upper, upper))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from nas.search.features import Floats
 
@@ -82,7 +83,7 @@ class Surrogate:
         kernel = _matern(a * genes + b * costs)
         kernel[np.diag_indices_from(kernel)] += noise
         factor = np.linalg.cholesky(kernel)
-        white = np.linalg.solve(factor, self._y)
+        white = solve_triangular(factor, self._y, lower=True)
         size = len(self._y)
         return float(
             -0.5 * size * np.log(white @ white / size + 1e-12) - np.log(np.diag(factor)).sum()
@@ -94,7 +95,7 @@ class Surrogate:
         kernel = self._kernel(points, points)
         kernel[np.diag_indices_from(kernel)] += NOISES[self.place[2]]
         self._factor = np.linalg.cholesky(kernel)
-        self._white = np.linalg.solve(self._factor, y)
+        self._white = solve_triangular(self._factor, y, lower=True)
 
     def _kernel(self, a: Points, b: Points) -> Floats:
         genes, costs = _distances(a, b)
@@ -103,7 +104,7 @@ class Surrogate:
 
     def predict(self, points: Points) -> tuple[Floats, Floats]:
         """Mean and standard deviation of log(error + ERROR_FLOOR), both (n,), without noise."""
-        across = np.linalg.solve(self._factor, self._kernel(self._points, points))
+        across = solve_triangular(self._factor, self._kernel(self._points, points), lower=True)
         amplitude = float(self._white @ self._white) / len(self._white)
         variance = amplitude * np.maximum(1.0 - (across * across).sum(0), 1e-9)
         return self._mean + across.T @ self._white, np.sqrt(variance)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nas.network.numerics import weight_limit
+from nas.training import fused
 
 SMALLEST_SCALE = 1e-8
 
@@ -21,20 +22,48 @@ class _FakeQuantise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
-        steps = torch.div(x, scale).round_()
-        held = steps.clamp(low, high)
-        # In place and in floats: half the time of comparisons and a mask of truth values.
-        ctx.save_for_backward(steps.eq_(held))
-        return held.mul_(scale)
+        loops = fused.loops(x, scale)
+        if loops is None:
+            y, inside = _by_operations(x, scale, low, high)
+        else:
+            x = fused.dense(x)
+            y, inside = torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)
+            places = x.data_ptr(), y.data_ptr(), inside.data_ptr()
+            loops.quantise(*places, x.numel(), scale.item(), low, high)
+        ctx.save_for_backward(inside)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        (inside,) = ctx.saved_tensors
-        return gradients[0] * inside, None, None, None
+        return _kept(gradients[0], *ctx.saved_tensors), None, None, None
+
+
+def _by_operations(x: Tensor, scale: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """(quantised, 1 where nothing was clipped and 0 elsewhere)."""
+    steps = torch.div(x, scale).round_()
+    held = steps.clamp(low, high)
+    # In place and in floats: half the time of comparisons and a mask of truth values.
+    inside = steps.eq_(held)
+    return held.mul_(scale), inside
+
+
+def _kept(gradient: Tensor, inside: Tensor) -> Tensor:
+    """The gradient where nothing was clipped."""
+    if inside.dtype != torch.uint8:
+        return gradient * inside
+    gradient = fused.like(gradient, inside)
+    loops, kept = fused.library(), torch.empty_like(gradient)
+    assert loops is not None  # it made `inside`
+    loops.keep(gradient.data_ptr(), inside.data_ptr(), kept.data_ptr(), kept.numel())
+    return kept
 
 
 def fake_quantise(x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
-    """Straight-through quantisation of `x` to the integers from low to high times `scale`."""
+    """Straight-through quantisation of `x` to the integers from low to high times `scale`.
+
+    Args:
+        scale: a scalar.
+    """
     return _FakeQuantise.apply(x, scale, low, high)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -43,19 +72,23 @@ class _QuantiseWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-        scale, limit = weight_scale(weight, bits), weight_limit(bits)
+        limit, loops = weight_limit(bits), fused.loops(weight)
+        if loops is None:
+            scale = weight_scale(weight, bits)
+            held, inside = _by_operations(weight, scale, -limit, limit)
+        else:
+            weight, rows = weight.contiguous(), len(weight)
+            scale = weight.new_empty(rows, 1, 1, 1)
+            held, inside = torch.empty_like(weight), torch.empty_like(weight, dtype=torch.uint8)
+            places = (tensor.data_ptr() for tensor in (weight, scale, held, inside))
+            loops.quantise_rows(*places, rows, weight.numel() // rows, bits, limit)
         ctx.mark_non_differentiable(scale)
-        held = torch.div(weight, scale).round_()
-        if bits == 8:  # whose scale is that of the largest weight: nothing clips
-            return held.mul_(scale), scale
-        steps, held = held, held.clamp(-limit, limit)
-        ctx.save_for_backward(steps.eq_(held))
-        return held.mul_(scale), scale
+        ctx.save_for_backward(inside)
+        return held, scale
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        inside = ctx.saved_tensors
-        return gradients[0] * inside[0] if inside else gradients[0], None
+        return _kept(gradients[0], *ctx.saved_tensors), None
 
 
 def quantise_weight(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -70,24 +103,29 @@ class _FollowAndQuantise(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, peak: Tensor, momentum: float, most: float, low: float, high: float
     ) -> Tensor:
-        newest = (x.amax() if low == 0.0 else x.abs().amax()).clamp_min_(0.0)
-        peak.lerp_(newest, momentum)
-        scale = (peak / most).add_(SMALLEST_SCALE)
-        steps = torch.div(x, scale).round_()
-        held = steps.clamp(low, high)
-        ctx.save_for_backward(steps.eq_(held))
-        return held.mul_(scale)
+        loops = fused.loops(x, peak)
+        if loops is None:
+            newest = (x.amax() if low == 0.0 else x.abs().amax()).clamp_min_(0.0)
+            peak.lerp_(newest, momentum)
+            y, inside = _by_operations(x, (peak / most).add_(SMALLEST_SCALE), low, high)
+        else:
+            x = fused.dense(x)
+            y, inside = torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)
+            places = x.data_ptr(), y.data_ptr(), inside.data_ptr()
+            follow = peak.data_ptr(), momentum, most
+            loops.follow_and_quantise(*places, x.numel(), *follow, low, high)
+        ctx.save_for_backward(inside)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        (inside,) = ctx.saved_tensors
-        return gradients[0] * inside, None, None, None, None, None
+        return _kept(gradients[0], *ctx.saved_tensors), None, None, None, None, None
 
 
 def follow_and_quantise(
     x: Tensor, peak: Tensor, momentum: float, most: float, low: float, high: float
 ) -> Tensor:
-    """Moves `peak` in place towards the largest size in `x`; quantises by the scale it gives."""
+    """Moves `peak`, a scalar, in place towards the largest size in `x`; quantises by its scale."""
     return _FollowAndQuantise.apply(  # type: ignore[no-any-return, no-untyped-call]
         x, peak, momentum, most, low, high
     )

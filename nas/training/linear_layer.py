@@ -4,6 +4,8 @@ A layer trains with batch norm where `normalised` says so and with a plain bias 
 norm exists only here: its statistics are folded into the scale and the bias of each channel.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -123,8 +125,12 @@ class LinearLayer(nn.Module):
             return self.log_scale.exp().view(-1, 1, 1, 1)
         return weight_scale(self.weight, self.bits)
 
-    def forward(self, x: Tensor, in_scale: Tensor | None, frozen: bool) -> Tensor:
-        """The real-valued output before ReLU; quantised where `in_scale` is given."""
+    def forward(self, x: Tensor, in_scale: Callable[[], Tensor] | None, frozen: bool) -> Tensor:
+        """The real-valued output before ReLU; quantised where `in_scale` is given.
+
+        Args:
+            in_scale: gives the scale of `x`, which is asked for only where a bias needs its grid.
+        """
         weight: Tensor = self.weight
         scale: Tensor | None = None
         if in_scale is not None:
@@ -141,7 +147,7 @@ class LinearLayer(nn.Module):
         gain, bias = self.folded()
         if scale is not None and in_scale is not None:
             size = 1.0 if gain is None else gain.abs().clamp_min(SMALLEST_GAIN)
-            grid = (in_scale * scale.view(-1) * size).detach()
+            grid = (in_scale() * scale.view(-1) * size).detach()
             bias = bias + (torch.round(bias / grid) * grid - bias).detach()
         shape = (1, -1, 1, 1)
         return y + bias.view(shape) if gain is None else y * gain.view(shape) + bias.view(shape)

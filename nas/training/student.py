@@ -8,6 +8,7 @@ folds it away.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -188,7 +189,7 @@ def feature_tensor(graph: Graph) -> str:
 
 
 def _linear(net: Student, op: Linear, xs: list[Tensor]) -> Tensor:
-    in_scale = net.scale(op.inputs[0]) if net.quantised else None
+    in_scale = partial(net.scale, op.inputs[0]) if net.quantised else None
     y = net.layers[op.name](xs[0], in_scale, net.frozen)
     return net.activate(op.name, y, op.relu)
 
