@@ -52,7 +52,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("made")
     held = opened(folder)
     finish(held)
-    held._study._storage.remove_session()
+    held.close()
+    assert [file.name for file in folder.iterdir()] == ["study.db"]
     return (folder / "study.db").read_bytes()
 
 
@@ -83,6 +84,22 @@ def test_samplers_by_name(name: str) -> None:
 
 def test_the_command_line_offers_every_sampler() -> None:
     assert set(OFFERED) == set(SAMPLERS)
+
+
+def test_a_trial_waits_for_no_disk(tmp_path: Path) -> None:
+    """A trial of fifty genes is as many commits; what is not yet in the file is in its log."""
+    held = opened(tmp_path)
+    finish(held)
+    names = {file.name for file in tmp_path.iterdir()}
+    assert names == {"study.db", "study.db-wal", "study.db-shm"}
+    assert len(stored(tmp_path)) == 1
+    with held._study._storage._backend.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
+    held.close()
+    assert {file.name for file in tmp_path.iterdir()} == {"study.db"}
+    assert len(stored(tmp_path)) == 1
+    finish(held)  # opens it again
+    assert len(stored(tmp_path)) == 2
 
 
 def test_unknown_sampler(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ CONFINED = {
     "torch": {"fake_quantise", "fused", "linear_layer", "mdcsa", "sequence_layers", "student"}
     | {"hints", "low_bits", "loop", "evaluate", "teacher_training", "workers"},
     "optuna": {"exact_cost", "samplers", "study"},
+    "sqlalchemy": {"study"},
     "onnx": {"onnx_arithmetic", "onnx_builder", "onnx_sequence", "to_onnx_integer"},
     "onnxruntime": {"teacher_training"},
     "ai_edge_litert": {"tflite_writer"},

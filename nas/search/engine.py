@@ -115,6 +115,7 @@ class Search:
             finally:
                 with no_interrupt():
                     self._close()
+                    self.study.close()
 
     def _recover(self) -> None:
         """Brings the study, and trials.csv, up to date with what a killed session left."""

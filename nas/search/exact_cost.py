@@ -26,7 +26,6 @@ from nas.hardware.budget import price
 from nas.run_folder import summarise
 from nas.search.features import Encoder, Floats, cost_features
 from nas.search.improvement import cost_points, expected_improvement, least_errors
-from nas.search.pareto import front
 from nas.search.rules import Rules
 from nas.search.surrogate import ERROR_FLOOR, START, Points, Surrogate
 from nas.search.trial_record import record_of
@@ -38,7 +37,7 @@ RANDOM_EVERY = 8  # of the trials after that, one in so many is random
 POOL = 600  # candidates that are kept priced
 GROW = 12  # candidates that are drawn with every trial
 MOST_TRIED = 400  # draws after which a trial is left to chance: nothing new seems to fit
-MOST_MODELLED = 600
+MOST_MODELLED = 400
 MUTATIONS = 4.0  # genes drawn anew in a child, on average; many have no effect on the network
 AXES = {"ram": 1, "flash": 2, "latency": 3}  # places in `Rules.normalised`
 
@@ -95,8 +94,10 @@ class ExactCostSampler(BaseSampler):
         self._axes = [AXES[name] for name in rules.objectives if name in AXES]
         self._boxes = cost_points(len(self._axes))
         self._pool: dict[str, Candidate] = {}
-        self._seen: dict[int, Candidate | None] = {}  # by number, of trials that have ended
-        self._place, self._asked = START, 0
+        self._ended: set[int] = set()  # numbers of trials that were read
+        self._trained: dict[str, Candidate] = {}
+        self._front: list[Candidate] = []  # of these, what none beats in costs and error
+        self._place, self._fitted, self._asked = START, 0, 0
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -131,37 +132,42 @@ class ExactCostSampler(BaseSampler):
         """The genes of the next network; none where a trial's genes are given, or none is left."""
         if "fixed_params" in trial.system_attrs:
             return {}
-        seen = self._look(study)
-        trained = [candidate for candidate in seen if candidate.error is not None]
-        running = [candidate for candidate in seen if candidate.error is None]
-        self._grow(trained, {candidate.id for candidate in seen})
+        self._look(study)
+        running = self._running(study)
+        self._grow(running.keys())
         if not self._pool:
             return {}
         self._asked += 1
-        return dict(self._pool.pop(self._choose(trained, running)).genes)
+        return dict(self._pool.pop(self._choose(list(running.values()))).genes)
 
-    def _look(self, study: Study) -> list[Candidate]:
-        """What is trained or in training, each network once."""
-        found: dict[str, Candidate] = {}
-        states = (TrialState.COMPLETE, TrialState.RUNNING)
-        for trial in study.get_trials(deepcopy=False, states=states):
-            ended = trial.state == TrialState.COMPLETE
-            if trial.number in self._seen:
-                candidate = self._seen[trial.number]
-            else:
-                candidate = self._read(trial)
-                if ended:
-                    self._seen[trial.number] = candidate
-            if candidate is not None:
-                found.setdefault(candidate.id, candidate)
-        return list(found.values())
+    def _look(self, study: Study) -> None:
+        """Reads the trials that have ended since the last look."""
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            if trial.number in self._ended:
+                continue
+            self._ended.add(trial.number)
+            candidate = self._read(trial)
+            if candidate is not None and candidate.id not in self._trained:
+                self._pool.pop(candidate.id, None)
+                self._trained[candidate.id] = candidate
+                if not any(_beats(other, candidate) for other in self._front):
+                    kept = [other for other in self._front if not _beats(candidate, other)]
+                    self._front = [*kept, candidate]
+
+    def _running(self, study: Study) -> dict[str, Candidate]:
+        """What is in training, here and elsewhere."""
+        found = {}
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.params.keys() == self._choices.keys():
+                candidate = self._candidate(trial.params)
+                if candidate is not None and candidate.id not in self._trained:
+                    found[candidate.id] = candidate
+        return found
 
     def _read(self, trial: FrozenTrial) -> Candidate | None:
-        """None of a trial that trains nothing, or whose genes are not all drawn (yet)."""
+        """The network of a trial that trained one."""
         if trial.params.keys() != self._choices.keys():
             return None
-        if trial.state == TrialState.RUNNING:
-            return self._candidate(trial.params)
         record = record_of(trial.user_attrs)
         if record is None or record.status != "trained" or record.val_score is None:
             return None
@@ -191,19 +197,18 @@ class ExactCostSampler(BaseSampler):
             child,
         )
 
-    def _grow(self, trained: Sequence[Candidate], seen: Collection[str]) -> None:
+    def _grow(self, running: Collection[str]) -> None:
         """Adds a few candidates, random ones and children in turn; the oldest leave."""
-        for known in seen:
-            self._pool.pop(known, None)
-        parents = _front(trained)
+        for identity in running:
+            self._pool.pop(identity, None)
         for tried in range(MOST_TRIED):
             if tried >= GROW and self._pool:
                 break
-            child = len(parents) > 0 and tried % 2 == 1
-            genes = self._offspring(parents) if child else self._drawn()
-            candidate = self._candidate(genes, child)
-            if candidate is not None and candidate.id not in seen:
-                self._pool.setdefault(candidate.id, candidate)
+            child = len(self._front) > 0 and tried % 2 == 1
+            candidate = self._candidate(self._offspring() if child else self._drawn(), child)
+            if candidate is None or candidate.id in self._trained or candidate.id in running:
+                continue
+            self._pool.setdefault(candidate.id, candidate)
         while len(self._pool) > POOL:
             del self._pool[next(iter(self._pool))]
 
@@ -216,9 +221,9 @@ class ExactCostSampler(BaseSampler):
             return str(self._random.choice(choices.choices))
         return self._random.randint(choices.low, choices.high)
 
-    def _offspring(self, parents: Sequence[Candidate]) -> Genes:
-        """Genes of two parents, or of one twice, some of them drawn anew."""
-        pair = self._random.choice(parents), self._random.choice(parents)
+    def _offspring(self) -> Genes:
+        """Genes of two of the front, or of one twice, some of them drawn anew."""
+        pair = self._random.choice(self._front), self._random.choice(self._front)
         share = MUTATIONS / len(self._choices)
         return {
             name: self._draw(name)
@@ -227,17 +232,16 @@ class ExactCostSampler(BaseSampler):
             for name in self._choices
         }
 
-    def _choose(self, trained: Sequence[Candidate], running: Sequence[Candidate]) -> str:
+    def _choose(self, running: Sequence[Candidate]) -> str:
         """The id of the candidate to be trained next."""
-        pool = list(self._pool.values())
+        pool, trained = list(self._pool.values()), list(self._trained.values())
         if len(trained) > MOST_MODELLED:
             pool = [candidate for candidate in pool if candidate.child] or pool
             return self._random.choice(pool).id
         if len(trained) < RANDOM_FIRST or self._asked % RANDOM_EVERY == 0:
             pool = [candidate for candidate in pool if not candidate.child] or pool
             return self._random.choice(pool).id
-        model = Surrogate(_points(trained), np.array([c.error for c in trained]), self._place)
-        self._place = model.place
+        model = self._model(trained)
         if running:
             model.believe(_points(running))
         known = [*trained, *running]
@@ -248,6 +252,15 @@ class ExactCostSampler(BaseSampler):
         )
         return pool[int(gains.argmax())].id
 
+    def _model(self, trained: Sequence[Candidate]) -> Surrogate:
+        """Of the error; its hyperparameters are looked for anew when a tenth more is known."""
+        anew = len(trained) >= 1.1 * self._fitted
+        errors = np.array([candidate.error for candidate in trained])
+        model = Surrogate(_points(trained), errors, self._place, anew)
+        if anew:
+            self._place, self._fitted = model.place, len(trained)
+        return model
+
 
 def _points(candidates: Sequence[Candidate]) -> Points:
     return Points(
@@ -255,9 +268,7 @@ def _points(candidates: Sequence[Candidate]) -> Points:
     )
 
 
-def _front(trained: Sequence[Candidate]) -> list[Candidate]:
-    """The trained networks that no other one beats in costs and error."""
-    if not trained:
-        return []
-    rows = np.array([[c.error, *c.shares] for c in trained])
-    return [candidate for candidate, kept in zip(trained, front(rows), strict=True) if kept]
+def _beats(one: Candidate, other: Candidate) -> bool:
+    """Whether `one` is nowhere worse in costs and error."""
+    assert one.error is not None and other.error is not None
+    return one.error <= other.error and bool((one.shares <= other.shares).all())

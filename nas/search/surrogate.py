@@ -47,16 +47,21 @@ class Surrogate:
     Args:
         points: n networks.
         errors: (n,) 1 - validation score.
-        start: `place` of an earlier fit, near which the best is looked for.
+        start: `place` of an earlier fit, near which the best is looked for, or taken as it is
+            without `climb`.
     """
 
-    def __init__(self, points: Points, errors: Floats, start: Place = START) -> None:
+    def __init__(
+        self, points: Points, errors: Floats, start: Place = START, climb: bool = True
+    ) -> None:
         self._points = points
         y = np.log(errors + ERROR_FLOOR)
         self._mean, self._y = float(y.mean()), y - y.mean()
         genes, costs = _distances(points, points)
         self._units = (_mean_or_1(genes), _mean_or_1(costs))
-        self.place = self._climb(genes / self._units[0], costs / self._units[1], start)
+        self.place = start
+        if climb:
+            self.place = self._climb(genes / self._units[0], costs / self._units[1], start)
         self._condition(self._points, self._y)
 
     def _climb(self, genes: Floats, costs: Floats, start: Place) -> Place:
