@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from nas.calibration.measure import roomy
-from nas.deploy.toolchain import find_compiler
+from nas.deploy.toolchain import cache_folder, find_compiler
 from nas.emulation.emulator import Measurement
-from nas.emulation.tools import cache_folder
 from nas.export.emulate import Bench, run_model
 from nas.hardware.memory import plan_memory
 from nas.hardware.profile import load_profile

@@ -28,8 +28,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from sequence_graphs import random_sequence
 
 from nas.deploy.c_bundle import c_bundle
-from nas.deploy.toolchain import compile_host, find_compiler, find_host_compiler
-from nas.emulation.tools import cache_folder
+from nas.deploy.toolchain import cache_folder, compile_host, find_compiler, find_host_compiler
 from nas.errors import BuildError, MachineFault
 from nas.export.bundle import write_c
 from nas.export.emulate import PREFIX, UNNAMED, Bench, run_bundle

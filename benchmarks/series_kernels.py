@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nas.calibration.measure import measured, roomy
-from nas.deploy.toolchain import find_compiler
-from nas.emulation.tools import cache_folder
+from nas.deploy.toolchain import cache_folder, find_compiler
 from nas.export.emulate import Bench
 from nas.hardware.memory import plan_memory
 from nas.hardware.profile import load_profile

@@ -20,8 +20,7 @@ import numpy as np
 from cost import PROBLEMS
 from rows import Rows
 
-from nas.deploy.toolchain import find_compiler
-from nas.emulation.tools import cache_folder
+from nas.deploy.toolchain import cache_folder, find_compiler
 from nas.errors import BuildError, MachineFault
 from nas.export.bundle import step_bundle, write_c
 from nas.export.emulate import UNNAMED, Bench

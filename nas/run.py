@@ -17,9 +17,9 @@ from typing import Any
 
 from nas.choosing.brief import write_briefs
 from nas.data.task import Task
-from nas.deploy.toolchain import find_compiler
+from nas.deploy.toolchain import cache_folder, find_compiler
 from nas.emulation.emulator import check_hook
-from nas.emulation.tools import cache_folder, check_tools
+from nas.emulation.tools import check_tools
 from nas.errors import RunError, ToolMissing
 from nas.export.front import drop_dominated, export_front
 from nas.export.verification import Verification, complaint, require_equal

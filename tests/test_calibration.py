@@ -14,8 +14,7 @@ from nas.calibration.fit import Sample, fit_function, non_negative
 from nas.calibration.measure import measured, roomy
 from nas.calibration.samples import KINDS, calibration_graph, single_operator
 from nas.calibration.table import CoreTable, to_toml
-from nas.deploy.toolchain import find_compiler
-from nas.emulation.tools import cache_folder
+from nas.deploy.toolchain import cache_folder, find_compiler
 from nas.errors import CalibrationError
 from nas.export.emulate import Bench, run_model
 from nas.hardware.budget import Budget, price

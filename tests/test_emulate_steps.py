@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from sequence_graphs import Family, random_sequence
 
-from nas.deploy.toolchain import compile_host, find_compiler, find_host_compiler
-from nas.emulation.tools import cache_folder
+from nas.deploy.toolchain import cache_folder, compile_host, find_compiler, find_host_compiler
 from nas.export.bundle import step_bundle, write_c
 from nas.export.emulate import PREFIX, UNNAMED, Bench
 from nas.export.emulate_steps import StepVerdict, emulate_steps

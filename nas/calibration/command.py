@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from nas.calibration.table import CoreTable, calibrate_core, to_toml
-from nas.deploy.toolchain import find_compiler
-from nas.emulation.tools import cache_folder, check_tools
+from nas.deploy.toolchain import cache_folder, find_compiler
+from nas.emulation.tools import check_tools
 from nas.hardware.profile import Profile, load_profile
 from nas.run_folder import write_atomic
 

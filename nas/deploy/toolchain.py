@@ -75,6 +75,11 @@ class Memory:
     ram_origin: int = RAM_ORIGIN
 
 
+def cache_folder() -> Path:
+    """Where compilers and the emulator keep their files: $NAS_CACHE_DIR or ~/.cache/nas."""
+    return Path(os.environ.get("NAS_CACHE_DIR") or Path.home() / ".cache" / "nas") / "compilers"
+
+
 def find_compiler(cc: str | None = None) -> Compiler:
     """The Cortex-M4's compiler: what `cc` names, a path or a command, else zig, else the gcc wheel.
 

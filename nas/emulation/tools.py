@@ -1,8 +1,6 @@
-"""The tools that compiling for and emulating a Cortex-M4 needs, and where they keep their files."""
+"""The tools that emulating a Cortex-M4 needs."""
 
 import importlib.util
-import os
-from pathlib import Path
 
 from nas.deploy.toolchain import INSTALL
 from nas.errors import ToolMissing
@@ -18,8 +16,3 @@ def check_tools() -> None:
                 f"{package}: not installed, and needed as the {role} that runs candidates' C:"
                 f" {INSTALL}"
             )
-
-
-def cache_folder() -> Path:
-    """Where compilers and the emulator keep their files: $NAS_CACHE_DIR or ~/.cache/nas."""
-    return Path(os.environ.get("NAS_CACHE_DIR") or Path.home() / ".cache" / "nas") / "compilers"

@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from nas.data.task import Task
-from nas.deploy.toolchain import find_compiler
+from nas.deploy.toolchain import cache_folder, find_compiler
 from nas.emulation.emulator import check_hook
-from nas.emulation.tools import cache_folder, check_tools
+from nas.emulation.tools import check_tools
 from nas.errors import BuildError, MachineFault, Mismatch, Refusal, RunError, ToolMissing
 from nas.export import runtimes
 from nas.export.emulate import Bench, Verdict, emulate

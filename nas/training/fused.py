@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nas.deploy.host_library import host_library
-from nas.emulation.tools import cache_folder
+from nas.deploy.toolchain import cache_folder
 from nas.errors import NasError
 
 OPTIONS = ("-O3", "-march=native", "-ffp-contract=off")
