@@ -54,17 +54,13 @@ BITS = (8, 4, 2)
 
 @dataclass(frozen=True)
 class System:
-    """One row of the table: what is searched, and inside which budget.
-
-    `search` names another row whose searches these are: the budget then chooses from their fronts.
-    """
+    """One row of the table: what is searched, and inside which budget."""
 
     data: tuple[str, ...]
     device: str
     space: str
     weight_bytes: int | None = None
     modalities: tuple[str, ...] | None = None
-    search: str | None = None
 
 
 RFID, INDOOR = "rfid_accel_rssi", "indoor_zone"
@@ -76,7 +72,7 @@ SYSTEMS = {
     "transformer": System((RFID, INDOOR), "cortex-m4-64k", "transformer", 16 * KB),
     "mamba": System((RFID, INDOOR), "cortex-m4-32k", "mamba", 20 * KB),
     "all-64k": System((RFID, INDOOR, "av_digits_hard", "uci_har"), "cortex-m4-64k", "all"),
-    "smallest": System((RFID,), "cortex-m4-64k", "all", 3584, search="all-64k"),
+    "smallest": System((RFID,), "cortex-m4-64k", "all", 3584),
 }
 
 
@@ -327,8 +323,7 @@ def places(chosen: argparse.Namespace) -> Iterator[Place]:
             for name in SYSTEMS[row].data:
                 if sets and name not in sets:
                     continue
-                searched = SYSTEMS[row].search or row
-                run = chosen.runs / f"{searched}-{name}-{chosen.minutes:g}-{seed}"
+                run = chosen.runs / f"{row}-{name}-{chosen.minutes:g}-{seed}"
                 yield Place(row, chosen.folder / f"{name}.npz", seed, run)
 
 
@@ -351,8 +346,6 @@ def main() -> None:
     for place in wanted if chosen.phase != "variants" else ():
         if not lines.has(place, "found"):
             if not (place.run / "front.csv").exists():
-                if place.system.search is not None:
-                    raise SystemExit(f"{place.row}: make the row {place.system.search} first")
                 search(place, chosen.minutes, chosen.workers)
             lines.add(found(place))
     for place in wanted if chosen.phase != "searches" else ():
