@@ -89,6 +89,14 @@ def test_a_surrogate_predicts_what_it_has_not_seen() -> None:
     assert model.predict(seen)[1].mean() < 0.9 * deviation.mean()
 
 
+@pytest.mark.parametrize("error", (0.0, 0.3))
+def test_equal_scores_leave_a_doubt(error: float) -> None:
+    model = Surrogate(points(12), np.full(12, error))
+    mean, deviation = model.predict(points(5, seed=2))
+    np.testing.assert_allclose(mean, np.log(error + ERROR_FLOOR))
+    assert (deviation > 0).all()
+
+
 def test_a_surrogate_does_not_believe_luck() -> None:
     """With noise between seeds the mean at a trained network is not its score."""
     seen = points(60)

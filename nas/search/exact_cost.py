@@ -34,8 +34,8 @@ from nas.space import FixedTrial, Genes, RandomTrial, architecture_id
 EXAMPLES = 400  # random architectures that show what values occur
 RANDOM_FIRST = 10  # networks trained before the model is asked
 RANDOM_EVERY = 8  # of the trials after that, one in so many is random
-POOL = 600  # candidates that are kept priced
-GROW = 12  # candidates that are drawn with every trial
+POOL = 400  # candidates that are kept priced
+GROW = 10  # candidates that are drawn with every trial
 MOST_TRIED = 400  # draws after which a trial is left to chance: nothing new seems to fit
 MOST_MODELLED = 400
 MUTATIONS = 4.0  # genes drawn anew in a child, on average; many have no effect on the network

@@ -16,6 +16,7 @@ from scipy.linalg import solve_triangular
 from nas.search.features import Floats
 
 ERROR_FLOOR = 0.005  # added to errors: below it a difference is luck on any validation split
+LEAST_VARIANCE = 1e-6  # where all scores are equal, a new one may still differ
 WEIGHTS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # of a distance, where the mean distance is 1
 NOISES = (0.03, 0.1, 0.3, 1.0, 3.0)  # variance between seeds over that between networks
 Place: TypeAlias = tuple[int, int, int]
@@ -110,7 +111,7 @@ class Surrogate:
     def predict(self, points: Points) -> tuple[Floats, Floats]:
         """Mean and standard deviation of log(error + ERROR_FLOOR), both (n,), without noise."""
         across = solve_triangular(self._factor, self._kernel(self._points, points), lower=True)
-        amplitude = float(self._white @ self._white) / len(self._white)
+        amplitude = max(float(self._white @ self._white) / len(self._white), LEAST_VARIANCE)
         variance = amplitude * np.maximum(1.0 - (across * across).sum(0), 1e-9)
         return self._mean + across.T @ self._white, np.sqrt(variance)
 
