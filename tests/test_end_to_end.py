@@ -121,7 +121,15 @@ def of_status(run: Path, status: str) -> list[Row]:
 
 def test_files(world: World) -> None:
     found = {file.name for file in world.run.iterdir() if not file.name.startswith(".")}
-    contract = {"run.json", "study.db", "trials.csv", "front.csv", "report.html", "candidates"}
+    contract = {
+        "run.json",
+        "study.db",
+        "trials.csv",
+        "front.csv",
+        "progress.json",
+        "report.html",
+        "candidates",
+    }
     assert found == contract | {"trained"}
     assert not list(world.run.rglob("*.tmp"))
     ids = [row["id"] for row in table(world.run / "front.csv")]
