@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -29,42 +28,23 @@ from made_up_run import write_run
 from nas.hardware.budget import price
 from nas.report.page import write_report
 from nas.run_folder import TrialRecord, summarise, write_trials
+from nas.search.genes import choices_of, draw_genes
 from nas.search.rules import OBJECTIVES, Rules
 from nas.search.samplers import SAMPLERS, sampler_of
 from nas.search.study import default_storage, open_study
 from nas.search.trial_record import RECORD
-from nas.space import architecture_id
+from nas.space import FixedTrial, architecture_id
 
 ASKS = 10
-
-
-class Drawn:
-    """A trial of random genes that notes them and what they may be."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self.genes: dict[str, Any] = {}
-        self.choices: dict[str, BaseDistribution] = {}
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """A uniform draw."""
-        self.choices[name] = IntDistribution(low, high)
-        self.genes[name] = self._rng.randint(low, high)
-        return int(self.genes[name])
-
-    def suggest_categorical(self, name: str, choices: Any) -> str:
-        """A uniform draw."""
-        self.choices[name] = CategoricalDistribution(choices)
-        self.genes[name] = self._rng.choice(choices)
-        return str(self.genes[name])
 
 
 def fill(run: Path, rules: Rules, count: int) -> list[TrialRecord]:
     """Writes the study; its records."""
     rng, records, trials = random.Random(0), [], []
+    choices = choices_of(rules.space, rules.problem)
     while len(records) < count:
-        drawn = Drawn(rng)
-        architecture = rules.space.sample(drawn, rules.problem)
+        genes = draw_genes(rng, choices)
+        architecture = rules.space.sample(FixedTrial(genes), rules.problem)
         priced = price(architecture.lower(), rules.profile)
         fits = not rules.budget.refusal(priced.cost)
         cost = summarise(priced.graph, priced.cost)
@@ -79,8 +59,8 @@ def fill(run: Path, rules: Rules, count: int) -> list[TrialRecord]:
         trials.append(
             create_trial(
                 state=TrialState.COMPLETE,
-                params=drawn.genes,
-                distributions=drawn.choices,
+                params=dict(genes),
+                distributions=dict(choices),
                 values=[values[name] for name in rules.objectives],
                 user_attrs={RECORD: json.dumps(record.to_json())},
             )

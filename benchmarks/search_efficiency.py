@@ -29,13 +29,12 @@ from rows import METRICS
 
 from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS, Budget
 from nas.hardware.profile import load_profile
-from nas.run_folder import CostSummary, read_json
+from nas.run_folder import CostSummary, read_cost, read_json
 from nas.search.rules import OBJECTIVES, Rules, front_hypervolume
 from nas.space import Problem
 from search_spaces import SPACES
 
 HERE = Path(__file__).resolve().parent
-COSTS = tuple(CostSummary.__slots__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,9 @@ def ours(race: Race, length: Sequence[str], name: str, seed: int) -> tuple[Path,
         subprocess.run(command, check=True, env=race.environment)
     with (run / "trials.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "trained"]
-    return run, [(float(row["finished_s"]), _cost(row), float(row["val_score"])) for row in rows]
+    return run, [
+        (float(row["finished_s"]), read_cost(row), float(row["val_score"])) for row in rows
+    ]
 
 
 def plain(race: Race, minutes: float, lessons: Path) -> Curve:
@@ -93,12 +94,6 @@ def plain(race: Race, minutes: float, lessons: Path) -> Curve:
         done.touch()
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     return [(row["finished_s"], CostSummary(**row["cost"]), row["val_score"]) for row in rows]
-
-
-def _cost(row: dict[str, str]) -> CostSummary:
-    kinds = {name: str(CostSummary.__annotations__[name]) for name in COSTS}
-    read = {"<class 'int'>": int, "<class 'float'>": float}
-    return CostSummary(**{name: read.get(kinds[name], str)(row[name]) for name in COSTS})
 
 
 def rules_of(device: str) -> Rules:

@@ -98,6 +98,20 @@ def summarise(graph: Graph, cost: Cost) -> CostSummary:
     )
 
 
+def read_cost(row: Mapping[str, str]) -> CostSummary:
+    """The costs in a row of front.csv or trials.csv."""
+    return CostSummary(
+        arena_bytes=int(row["arena_bytes"]),
+        weight_bytes=int(row["weight_bytes"]),
+        ram_bytes=int(row["ram_bytes"]),
+        flash_bytes=int(row["flash_bytes"]),
+        latency_ms=float(row["latency_ms"]),
+        energy_uj=float(row["energy_uj"]),
+        weight_bits=row["weight_bits"],
+        modalities=row["modalities"],
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
     """One trial of the study.

@@ -1,7 +1,7 @@
 """The front on disk: a folder for each member, front.csv, and nothing of members that left it."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from nas.export.bundle import Candidate, at_8_bits, write_candidate
 from nas.hardware.budget import price
 from nas.hardware.stepwise import Stepwise, stepwise
 from nas.network.integer import load_integer_model
-from nas.run_folder import STEPWISE_COLUMNS, CostSummary, read_front, write_front
+from nas.run_folder import STEPWISE_COLUMNS, read_cost, read_front, write_front
 from nas.search.finals import Finalist, shipped_file
 from nas.search.rules import Rules, nondominated
 from nas.training import metrics
@@ -52,25 +52,12 @@ def drop_dominated(run: Path, rules: Rules) -> int:
     The search chose by predictions; a few bytes of difference can decide between neighbours.
     """
     rows = read_front(run)
-    entries = [(_costs(row), float(row["val_score"])) for row in rows]
+    entries = [(read_cost(row), float(row["val_score"])) for row in rows]
     kept = [rows[i] for i in nondominated(rules, entries)]
     if len(kept) < len(rows):
         write_front(run, kept)
         remove_strangers(run / "candidates", {row["id"] for row in kept})
     return len(rows) - len(kept)
-
-
-def _costs(row: Mapping[str, str]) -> CostSummary:
-    return CostSummary(
-        arena_bytes=int(row["arena_bytes"]),
-        weight_bytes=int(row["weight_bytes"]),
-        ram_bytes=int(row["ram_bytes"]),
-        flash_bytes=int(row["flash_bytes"]),
-        latency_ms=float(row["latency_ms"]),
-        energy_uj=float(row["energy_uj"]),
-        weight_bits=row["weight_bits"],
-        modalities=row["modalities"],
-    )
 
 
 def remove_strangers(folder: Path, members: set[str]) -> None:

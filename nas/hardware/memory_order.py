@@ -240,7 +240,7 @@ def _part(problem: Problem, members: list[int]) -> Problem:
 
 
 @lru_cache(BLOCKS_KEPT)
-def _best_way(part: Problem) -> tuple[list[int], bool]:
+def _best_way(part: Problem) -> tuple[tuple[int, ...], bool]:
     """The order of a part that is never above any other order, and whether there is such a one.
 
     Grows all orders at once by the set of operators that have run, and keeps of each set those
@@ -261,10 +261,10 @@ def _best_way(part: Problem) -> tuple[list[int], bool]:
         layer = longer
         sets += len(layer)
         if sets > SETS:
-            return _greedy_order(part), False
+            return tuple(_greedy_order(part)), False
     (ways,) = layer.values()
     best = min(ways, key=lambda way: (max(_levels(way)), _levels(way)))
-    return [op for segment in best for op in segment[3]], len(ways) == 1
+    return tuple(op for segment in best for op in segment[3]), len(ways) == 1
 
 
 def _keep_lowest(kept: list[list[Segment]], way: list[Segment]) -> None:

@@ -316,9 +316,10 @@ class Search:
         records = self.study.records
         if self._shown is None or len(records) != self._shown_size:
             self._shown_size = len(records)
-            entries = scored(self.trained)
-            if len(entries) % HYPERVOLUME_EVERY == 1 or self._shown is None:
-                self._hypervolume = front_hypervolume(self.rules, entries)
+            trained = self.trained
+            due = len(trained) % HYPERVOLUME_EVERY == 1
+            if self._shown is None or (due and len(trained) != self._shown.trained):
+                self._hypervolume = front_hypervolume(self.rules, scored(trained))
             self._shown = standing_of(self.rules, records, self._hypervolume)
         self.progress.figures({"search": self._shown.to_json(*times)})
         self.progress.status(self._shown.line(*times))

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 from optuna import Study
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.hardware.budget import price
 from nas.run_folder import summarise
 from nas.search.features import Encoder, Floats, cost_features
+from nas.search.genes import choices_of, draw_gene, draw_genes
 from nas.search.improvement import cost_points, expected_improvement, least_errors
 from nas.search.rules import Rules
 from nas.search.surrogate import ERROR_FLOOR, START, Points, Surrogate
@@ -62,21 +63,6 @@ class Candidate:
     error: float | None = None
 
 
-class _Choices:
-    """A trial of first choices that notes what every gene may be."""
-
-    def __init__(self) -> None:
-        self.of: dict[str, IntDistribution | CategoricalDistribution] = {}
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        self.of[name] = IntDistribution(low, high)
-        return low
-
-    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
-        self.of[name] = CategoricalDistribution(choices)
-        return choices[0]
-
-
 class ExactCostSampler(BaseSampler):
     """See the module.
 
@@ -88,9 +74,7 @@ class ExactCostSampler(BaseSampler):
     def __init__(self, rules: Rules, seed: int) -> None:
         self._rules = rules
         self._random, self._blind = random.Random(seed), RandomSampler(seed=seed)
-        choices = _Choices()
-        rules.space.sample(choices, rules.problem)
-        self._choices = choices.of
+        self._choices = choices_of(rules.space, rules.problem)
         self._axes = [AXES[name] for name in rules.objectives if name in AXES]
         self._boxes = cost_points(len(self._axes))
         self._pool: dict[str, Candidate] = {}
@@ -132,42 +116,41 @@ class ExactCostSampler(BaseSampler):
         """The genes of the next network; none where a trial's genes are given, or none is left."""
         if "fixed_params" in trial.system_attrs:
             return {}
-        self._look(study)
-        running = self._running(study)
+        running = self._look(study)
         self._grow(running.keys())
         if not self._pool:
             return {}
         self._asked += 1
         return dict(self._pool.pop(self._choose(list(running.values()))).genes)
 
-    def _look(self, study: Study) -> None:
-        """Reads the trials that have ended since the last look."""
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            if trial.number in self._ended:
+    def _look(self, study: Study) -> dict[str, Candidate]:
+        """Reads the trials that have ended since the last look; returns what is in training."""
+        running: dict[str, Candidate] = {}
+        states = (TrialState.COMPLETE, TrialState.RUNNING)
+        for trial in study.get_trials(deepcopy=False, states=states):
+            if trial.number in self._ended or trial.params.keys() != self._choices.keys():
+                continue
+            if trial.state == TrialState.RUNNING:
+                candidate = self._candidate(trial.params)
+                if candidate is not None:
+                    running[candidate.id] = candidate
                 continue
             self._ended.add(trial.number)
             candidate = self._read(trial)
             if candidate is not None and candidate.id not in self._trained:
-                self._pool.pop(candidate.id, None)
-                self._trained[candidate.id] = candidate
-                if not any(_beats(other, candidate) for other in self._front):
-                    kept = [other for other in self._front if not _beats(candidate, other)]
-                    self._front = [*kept, candidate]
+                self._admit(candidate)
+        return {name: c for name, c in running.items() if name not in self._trained}
 
-    def _running(self, study: Study) -> dict[str, Candidate]:
-        """What is in training, here and elsewhere."""
-        found = {}
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.params.keys() == self._choices.keys():
-                candidate = self._candidate(trial.params)
-                if candidate is not None and candidate.id not in self._trained:
-                    found[candidate.id] = candidate
-        return found
+    def _admit(self, candidate: Candidate) -> None:
+        """A network that was trained."""
+        self._pool.pop(candidate.id, None)
+        self._trained[candidate.id] = candidate
+        if not any(_beats(other, candidate) for other in self._front):
+            kept = [other for other in self._front if not _beats(candidate, other)]
+            self._front = [*kept, candidate]
 
     def _read(self, trial: FrozenTrial) -> Candidate | None:
         """The network of a trial that trained one."""
-        if trial.params.keys() != self._choices.keys():
-            return None
         record = record_of(trial.user_attrs)
         if record is None or record.status != "trained" or record.val_score is None:
             return None
@@ -205,31 +188,23 @@ class ExactCostSampler(BaseSampler):
             if tried >= GROW and self._pool:
                 break
             child = len(self._front) > 0 and tried % 2 == 1
-            candidate = self._candidate(self._offspring() if child else self._drawn(), child)
+            genes = self._offspring() if child else draw_genes(self._random, self._choices)
+            candidate = self._candidate(genes, child)
             if candidate is None or candidate.id in self._trained or candidate.id in running:
                 continue
             self._pool.setdefault(candidate.id, candidate)
         while len(self._pool) > POOL:
             del self._pool[next(iter(self._pool))]
 
-    def _drawn(self) -> Genes:
-        return {name: self._draw(name) for name in self._choices}
-
-    def _draw(self, name: str) -> int | str:
-        choices = self._choices[name]
-        if isinstance(choices, CategoricalDistribution):
-            return str(self._random.choice(choices.choices))
-        return self._random.randint(choices.low, choices.high)
-
     def _offspring(self) -> Genes:
         """Genes of two of the front, or of one twice, some of them drawn anew."""
         pair = self._random.choice(self._front), self._random.choice(self._front)
         share = MUTATIONS / len(self._choices)
         return {
-            name: self._draw(name)
+            name: draw_gene(self._random, choices)
             if self._random.random() < share
             else self._random.choice(pair).genes[name]
-            for name in self._choices
+            for name, choices in self._choices.items()
         }
 
     def _choose(self, running: Sequence[Candidate]) -> str:

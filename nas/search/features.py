@@ -58,18 +58,16 @@ class Encoder:
         self._values = {path: np.array(sorted(seen)) for path, seen in values.items()}
         choices = Counter(path for path, _ in words)
         self._words = {key: WORD if choices[key[0]] > 1 else 1.0 for key in words}
-        self._kept = slice(None)
         whole = np.array([self._row(row) for row in rows])
         _, first = np.unique(whole, axis=1, return_index=True)
         self._kept = np.array([i for i in np.sort(first) if np.ptp(whole[:, i]) > 0], np.intp)
 
     def __call__(self, document: Mapping[str, Any]) -> Floats:
         """(columns,) of one architecture."""
-        return self._row(dict(flatten(document)))
-
-    _kept: "slice | NDArray[np.intp]"
+        return self._row(dict(flatten(document)))[self._kept]
 
     def _row(self, row: Mapping[str, float | str]) -> Floats:
+        """All columns, those that are left out, too."""
         numbers: list[float] = []
         for path, seen in self._values.items():
             value = row.get(path)
@@ -78,7 +76,7 @@ class Encoder:
                 place = float(np.interp(value, seen, np.linspace(0, 1, len(seen))))
             numbers += [place, float(value is not None)]
         words = [weight * (row.get(path) == word) for (path, word), weight in self._words.items()]
-        return np.array([*numbers, *words])[self._kept]
+        return np.array([*numbers, *words])
 
 
 def cost_features(cost: CostSummary) -> Floats:

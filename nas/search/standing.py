@@ -4,7 +4,6 @@ A run keeps `progress.json` while it goes on: the line of now, when that was, an
 """
 
 import datetime
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -132,6 +131,6 @@ def _state(run: Path, alive: bool, age_s: float) -> str:
 
 def _ended(run: Path) -> bool:
     try:
-        return json.loads((run / "run.json").read_text()).get("ended") is not None
-    except (OSError, ValueError):
+        return read_json(run / "run.json").get("ended") is not None
+    except RunError:
         return False

@@ -169,21 +169,12 @@ def default_storage(run: Path) -> str:
     return f"{SQLITE_FILE}{run.absolute() / 'study.db'}"
 
 
-def _opened(url: str) -> optuna.storages.RDBStorage:
-    """A storage of Optuna.
-
-    A trial of fifty genes is as many commits. SQLite would wait for the disk at each of them, up to
-    a second a trial; with a write-ahead log it waits at checkpoints only. A killed process loses
-    nothing by that, a power cut the last moments, and neither leaves a broken file.
-    """
-    storage = optuna.storages.RDBStorage(url)
-    if url.startswith(SQLITE_FILE):
-        event.listen(storage.engine, "connect", _log_ahead)
-        storage.engine.dispose()  # of the connections that were made before
-    return storage
-
-
 def _log_ahead(connection: Any, _: Any) -> None:
+    """Lets SQLite wait for the disk at checkpoints only.
+
+    A trial of fifty genes is as many commits, and the wait at each of them is a second a trial. A
+    killed process loses nothing by that, a power cut the last moments; neither breaks the file.
+    """
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
 
@@ -208,8 +199,11 @@ def open_study(
     place = shown_storage(storage).removeprefix(SQLITE_FILE)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        held = _opened(storage)
+        held = optuna.storages.RDBStorage(storage)
         engine = held.engine if storage.startswith(SQLITE_FILE) else None
+        if engine is not None:
+            event.listen(engine, "connect", _log_ahead)
+            engine.dispose()  # of the connections that were made before
         study = optuna.create_study(
             storage=held,
             study_name=STUDY_NAME,
