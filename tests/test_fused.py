@@ -23,7 +23,7 @@ RANGES = [(-128.0, 127.0, 127.0), (0.0, 255.0, 255.0), (-32768.0, 32767.0, 32767
 
 
 def by_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "loops", lambda *_: None)
+    monkeypatch.setattr(fused, "takes", lambda _: False)
 
 
 def values(shape: tuple[int, ...], order: str) -> Tensor:
@@ -65,6 +65,18 @@ def test_activations(
         torch.testing.assert_close(mine[0], other[0], rtol=1e-6, atol=1e-7)
         torch.testing.assert_close(mine[2], other[2], rtol=0, atol=0)
         assert torch.equal(mine[3], other[3])
+
+
+@pytest.mark.parametrize("compiled", (True, False))
+def test_a_range_that_has_seen_nothing_begins_anew(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        by_operations(monkeypatch)
+    peak = torch.tensor(0.0)
+    for size, expected in ((0.0, 0.0), (2.0, 2.0), (4.0, 2.1)):
+        follow_and_quantise(torch.tensor([-size, size / 2]), peak, 0.05, 127.0, -128.0, 127.0)
+        assert peak.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("bits", (8, 4, 2))

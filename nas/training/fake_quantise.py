@@ -22,14 +22,8 @@ class _FakeQuantise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
-        loops = fused.loops(x, scale)
-        if loops is None:
-            y, inside = _by_operations(x, scale, low, high)
-        else:
-            x = fused.dense(x)
-            y, inside = torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)
-            places = x.data_ptr(), y.data_ptr(), inside.data_ptr()
-            loops.quantise(*places, x.numel(), scale.item(), low, high)
+        quantise = fused.quantise if fused.takes(x) else _by_operations
+        y, inside = quantise(x, scale, low, high)
         ctx.save_for_backward(inside)
         return y
 
@@ -49,13 +43,7 @@ def _by_operations(x: Tensor, scale: Tensor, low: float, high: float) -> tuple[T
 
 def _kept(gradient: Tensor, inside: Tensor) -> Tensor:
     """The gradient where nothing was clipped."""
-    if inside.dtype != torch.uint8:
-        return gradient * inside
-    gradient = fused.like(gradient, inside)
-    loops, kept = fused.library(), torch.empty_like(gradient)
-    assert loops is not None  # it made `inside`
-    loops.keep(gradient.data_ptr(), inside.data_ptr(), kept.data_ptr(), kept.numel())
-    return kept
+    return fused.keep(gradient, inside) if inside.dtype == torch.uint8 else gradient * inside
 
 
 def fake_quantise(x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
@@ -72,16 +60,12 @@ class _QuantiseWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-        limit, loops = weight_limit(bits), fused.loops(weight)
-        if loops is None:
+        limit = weight_limit(bits)
+        if fused.takes(weight):
+            held, inside, scale = fused.quantise_rows(weight, bits, limit)
+        else:
             scale = weight_scale(weight, bits)
             held, inside = _by_operations(weight, scale, -limit, limit)
-        else:
-            weight, rows = weight.contiguous(), len(weight)
-            scale = weight.new_empty(rows, 1, 1, 1)
-            held, inside = torch.empty_like(weight), torch.empty_like(weight, dtype=torch.uint8)
-            places = (tensor.data_ptr() for tensor in (weight, scale, held, inside))
-            loops.quantise_rows(*places, rows, weight.numel() // rows, bits, limit)
         ctx.mark_non_differentiable(scale)
         ctx.save_for_backward(inside)
         return held, scale
@@ -103,17 +87,12 @@ class _FollowAndQuantise(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, peak: Tensor, momentum: float, most: float, low: float, high: float
     ) -> Tensor:
-        loops = fused.loops(x, peak)
-        if loops is None:
-            newest = (x.amax() if low == 0.0 else x.abs().amax()).clamp_min_(0.0)
-            peak.lerp_(newest, momentum)
-            y, inside = _by_operations(x, (peak / most).add_(SMALLEST_SCALE), low, high)
+        if fused.takes(x):
+            y, inside = fused.follow_and_quantise(x, peak, momentum, most, low, high)
         else:
-            x = fused.dense(x)
-            y, inside = torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)
-            places = x.data_ptr(), y.data_ptr(), inside.data_ptr()
-            follow = peak.data_ptr(), momentum, most
-            loops.follow_and_quantise(*places, x.numel(), *follow, low, high)
+            newest = (x.amax() if low == 0.0 else x.abs().amax()).clamp_min_(0.0)
+            peak.copy_(torch.where(peak == 0, newest, torch.lerp(peak, newest, momentum)))
+            y, inside = _by_operations(x, (peak / most).add_(SMALLEST_SCALE), low, high)
         ctx.save_for_backward(inside)
         return y
 
@@ -125,7 +104,10 @@ class _FollowAndQuantise(torch.autograd.Function):
 def follow_and_quantise(
     x: Tensor, peak: Tensor, momentum: float, most: float, low: float, high: float
 ) -> Tensor:
-    """Moves `peak`, a scalar, in place towards the largest size in `x`; quantises by its scale."""
+    """Moves `peak`, a scalar, in place towards the largest size in `x`; quantises by its scale.
+
+    A peak of 0 has seen nothing yet and takes the size whole.
+    """
     return _FollowAndQuantise.apply(  # type: ignore[no-any-return, no-untyped-call]
         x, peak, momentum, most, low, high
     )

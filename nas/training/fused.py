@@ -38,19 +38,58 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
-def loops(*tensors: Tensor) -> ctypes.CDLL | None:
-    """The compiled loops, if they take these tensors."""
-    fitting = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
-    return library() if fitting else None
+def takes(x: Tensor) -> bool:
+    """Whether there are compiled loops, and for such a tensor."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and library() is not None
 
 
-def dense(x: Tensor) -> Tensor:
-    """`x`, or a copy of it without gaps, in the order of its axes or channels last."""
-    if x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)):
-        return x
-    return x.contiguous()
+def _loops() -> ctypes.CDLL:
+    found = library()
+    assert found is not None, "ask `takes` first"
+    return found
 
 
-def like(x: Tensor, other: Tensor) -> Tensor:
-    """`x`, or a copy of it, in the order of `other`."""
-    return x if x.stride() == other.stride() else torch.empty_like(other, dtype=x.dtype).copy_(x)
+def quantise(x: Tensor, scale: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """(quantised, 1 where nothing was clipped and 0 elsewhere); `scale` is a scalar."""
+    x, y, inside = _dense(x)
+    places = x.data_ptr(), y.data_ptr(), inside.data_ptr()
+    _loops().quantise(*places, x.numel(), scale.item(), low, high)
+    return y, inside
+
+
+def follow_and_quantise(
+    x: Tensor, peak: Tensor, momentum: float, most: float, low: float, high: float
+) -> tuple[Tensor, Tensor]:
+    """The same by the scale of `peak`, which is moved in place towards the largest size."""
+    x, y, inside = _dense(x)
+    places = x.data_ptr(), y.data_ptr(), inside.data_ptr()
+    follow = peak.data_ptr(), momentum, most
+    _loops().follow_and_quantise(*places, x.numel(), *follow, low, high)
+    return y, inside
+
+
+def quantise_rows(weight: Tensor, bits: int, limit: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(quantised, inside, scales (out, 1, 1, 1)) of a weight (out, in, kh, kw)."""
+    weight, rows = weight.contiguous(), len(weight)
+    scales = weight.new_empty(rows, 1, 1, 1)
+    y, inside = torch.empty_like(weight), torch.empty_like(weight, dtype=torch.uint8)
+    places = (tensor.data_ptr() for tensor in (weight, scales, y, inside))
+    _loops().quantise_rows(*places, rows, weight.numel() // rows, bits, limit)
+    return y, inside, scales
+
+
+def keep(gradient: Tensor, inside: Tensor) -> Tensor:
+    """The gradient where nothing was clipped, in the order of `inside`."""
+    if gradient.stride() != inside.stride():
+        gradient = torch.empty_like(inside, dtype=gradient.dtype).copy_(gradient)
+    kept = torch.empty_like(gradient)
+    _loops().keep(gradient.data_ptr(), inside.data_ptr(), kept.data_ptr(), kept.numel())
+    return kept
+
+
+def _dense(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`x` without gaps, in the order of its axes or channels last, and room for what is made."""
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    if not last:
+        x = x.contiguous()
+    return x, torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)

@@ -52,12 +52,13 @@ static float largest(const float *x, size_t count, int sizes)
     return most;
 }
 
-/* Moves `peak` towards the largest size by `momentum`, and quantises by peak / most. */
+/* Moves `peak` towards the largest size by `momentum`, from 0 all the way, and quantises by
+   peak / most. */
 void follow_and_quantise(const float *x, float *y, uint8_t *inside, size_t count, float *peak,
                          float momentum, float most, float low, float high)
 {
     const float newest = largest(x, count, low < 0);
-    *peak = momentum < 1 ? *peak + momentum * (newest - *peak) : newest;
+    *peak = *peak > 0 ? *peak + momentum * (newest - *peak) : newest;
     quantise(x, y, inside, count, *peak / most + SMALLEST_SCALE, low, high);
 }
 

@@ -99,7 +99,6 @@ class Student(nn.Module):
         wide = [f"{op.name}/sum" for op in graph.ops if isinstance(op, SelectiveScan)]
         self.most = dict.fromkeys(wide, 32767.0)  # of groups with other integers than int8
         self.ranges: dict[str, Tensor] = {}  # scale group -> running maximum of |activation|
-        self._followed: set[str] = set()  # groups that have seen a batch
         self.fixed: dict[str, Scale] = {}
         self._fix_scales(input_scales)
 
@@ -162,10 +161,7 @@ class Student(nn.Module):
         low = 0.0 if relu or positive else -high - 1.0
         if not self.training or self.frozen:
             return fake_quantise(x, self.scale(name), low, high)
-        # The first batch is taken whole.
-        momentum = RANGE_MOMENTUM if group in self._followed else 1.0
-        self._followed.add(group)
-        return follow_and_quantise(x, self.ranges[group], momentum, most, low, high)
+        return follow_and_quantise(x, self.ranges[group], RANGE_MOMENTUM, most, low, high)
 
 
 def fused_tensor(graph: Graph) -> str:
