@@ -11,8 +11,8 @@ trained networks, not the luckiest score. What other workers are training counts
 """
 
 import random
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,11 +23,11 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.hardware.budget import price
-from nas.run_folder import summarise
+from nas.run_folder import CostSummary, summarise
 from nas.search.features import Encoder, Floats, cost_features
 from nas.search.genes import choices_of, draw_gene, draw_genes
 from nas.search.improvement import cost_points, expected_improvement, least_errors
-from nas.search.rules import Rules
+from nas.search.rules import OBJECTIVES, Rules
 from nas.search.surrogate import ERROR_FLOOR, START, Points, Surrogate
 from nas.search.trial_record import record_of
 from nas.space import FixedTrial, Genes, RandomTrial, architecture_id
@@ -40,7 +40,7 @@ GROW = 10  # candidates that are drawn with every trial
 MOST_TRIED = 400  # draws after which a trial is left to chance: nothing new seems to fit
 MOST_MODELLED = 400
 MUTATIONS = 4.0  # genes drawn anew in a child, on average; many have no effect on the network
-AXES = {"ram": 1, "flash": 2, "latency": 3}  # places in `Rules.normalised`
+AXES = {name: place for place, name in enumerate(OBJECTIVES) if name != "error"}
 
 
 @dataclass(frozen=True)
@@ -154,15 +154,8 @@ class ExactCostSampler(BaseSampler):
         record = record_of(trial.user_attrs)
         if record is None or record.status != "trained" or record.val_score is None:
             return None
-        shares = np.array(self._rules.normalised(record.cost, 0.0))[self._axes]
-        return Candidate(
-            record.id,
-            trial.params,
-            self._encoder(record.architecture),
-            cost_features(record.cost),
-            shares,
-            error=1.0 - record.val_score,
-        )
+        known = self._described(record.id, trial.params, record.architecture, record.cost)
+        return replace(known, error=1.0 - record.val_score)
 
     def _candidate(self, genes: Genes, child: bool = False) -> Candidate | None:
         """The network of some genes; None where it does not fit."""
@@ -171,14 +164,15 @@ class ExactCostSampler(BaseSampler):
         if self._rules.budget.refusal(priced.cost):
             return None
         cost = summarise(priced.graph, priced.cost)
-        return Candidate(
-            architecture_id(architecture),
-            genes,
-            self._encoder(architecture.to_json()),
-            cost_features(cost),
-            np.array(self._rules.normalised(cost, 0.0))[self._axes],
-            child,
-        )
+        identity = architecture_id(architecture)
+        known = self._described(identity, genes, architecture.to_json(), cost)
+        return replace(known, child=child)
+
+    def _described(
+        self, identity: str, genes: Genes, document: Mapping[str, Any], cost: CostSummary
+    ) -> Candidate:
+        shares = np.array(self._rules.normalised(cost, 0.0))[self._axes]
+        return Candidate(identity, genes, self._encoder(document), cost_features(cost), shares)
 
     def _grow(self, running: Collection[str]) -> None:
         """Adds a few candidates, random ones and children in turn; the oldest leave."""
