@@ -2,7 +2,7 @@
 
     python benchmarks/seeds.py DATA_DIR --minutes 15 --jsonl benchmarks/results/seeds.jsonl \
         [--only audio,mamba] [--sets uci_har] [--seeds 0,1,2] [--workers 1] [--runs DIR] \
-        [--phase searches]
+        [--phase searches] [--validation cross]
 
 Resumable: one JSON line a result, and none is made twice. For each system, data set and seed first
 the search, whose row `found` is the candidate best on validation within the budget (test looked at
@@ -44,7 +44,7 @@ from nas.training.metrics import Metric
 from nas.training.recipe import Recipe
 from nas.training.scoring import classify_split
 from nas.training.student import Student
-from nas.training.validation import judging
+from nas.training.validation import VALIDATIONS, Validation, judging
 from nas.training.workers import BANK_SEED
 from search_spaces import SPACES
 
@@ -84,6 +84,7 @@ class Place:
     data: Path
     seed: int
     run: Path
+    validation: Validation | None = None
 
     @property
     def system(self) -> System:
@@ -135,6 +136,8 @@ def search(place: Place, minutes: float, workers: int) -> None:
         command += ["--max-weight-bytes", str(system.weight_bytes)]
     if system.modalities is not None:
         command += ["--modalities", ",".join(system.modalities)]
+    if place.validation is not None:
+        command += ["--validation", place.validation]
     command += ["--resume"] if (place.run / "run.json").exists() else []
     subprocess.run(command, check=True, env=os.environ | {"NAS_CACHE_DIR": str(place.cache)})
 
@@ -180,6 +183,7 @@ def found(place: Place) -> dict[str, Any]:
         distilled=manifest["teacher"]["kind"] != "none",
         verified=best["verified"],
         modalities=best["modalities"],
+        validation=manifest["validation"],
         teacher=manifest["teacher"],
         trained=manifest["trials"]["trained"],
         minutes=manifest["elapsed_s"] / 60,
@@ -206,7 +210,7 @@ def variants(place: Place, lines: Lines) -> Iterator[dict[str, Any]]:
     space = SPACES[place.system.space]
     whole = space.parse(document["architecture"])
     task = load_task(str(place.data), place.system.modalities)
-    judged, profile = judging(task, None), load_profile(place.system.device)
+    judged, profile = judging(task, place.validation), load_profile(place.system.device)
     held = prepare(task, judged, BANK_SEED)
     identity = read_json(place.run / "run.json")["teacher"]["hash"]
     teacher = read_lessons(place.cache / "teachers" / f"{identity}.npz", False)
@@ -323,8 +327,9 @@ def places(chosen: argparse.Namespace) -> Iterator[Place]:
             for name in SYSTEMS[row].data:
                 if sets and name not in sets:
                     continue
-                run = chosen.runs / f"{row}-{name}-{chosen.minutes:g}-{seed}"
-                yield Place(row, chosen.folder / f"{name}.npz", seed, run)
+                how = f"-{chosen.validation}" if chosen.validation else ""
+                run = chosen.runs / f"{row}-{name}-{chosen.minutes:g}{how}-{seed}"
+                yield Place(row, chosen.folder / f"{name}.npz", seed, run, chosen.validation)
 
 
 def main() -> None:
@@ -336,6 +341,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help=", ".join(SYSTEMS))
     parser.add_argument("--sets", default="", help="names of data files, for some of a row's")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--validation", choices=VALIDATIONS, help="how candidates are judged")
     parser.add_argument("--jsonl", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("results") / "seeds")
     parser.add_argument("--phase", choices=("searches", "variants"), help="one of the two only")
