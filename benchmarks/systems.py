@@ -1,10 +1,12 @@
 """Tables and figures of the systems from the rows of `seeds.py`.
 
-    python benchmarks/systems.py benchmarks/results/seeds.jsonl --out benchmarks/results
+    python benchmarks/systems.py benchmarks/results/seeds.jsonl --out benchmarks/results \
+        [--into README.md]
 
 Prints Markdown, medians over seeds: what was found in each row, and a table a system. Writes a
 figure a system: every seed's test score of what was found, of the same architecture in float and at
 8, 4 and 2 bits, with the teacher and without, and with each sensor alone.
+With --into a figure and a table of each system replace what is between the markers in that file.
 """
 
 import argparse
@@ -34,6 +36,16 @@ GOALS = {
 }
 """What each row must reach, from prototypes that were measured before the search was written."""
 
+PAPERS = {
+    "audio": "Cough, speech and breathing",
+    "depth-thermal": "Depth and thermal images",
+    "transformer": "Localisation, Transformer in 64 KB",
+    "mamba": "Localisation, Mamba in 32 KB",
+    "all-64k": "Any kind of branch in 64 KB",
+    "smallest": "3.5 KB of weights",
+}
+MARKERS = ("<!-- systems -->", "<!-- end of systems -->")
+
 COSTS = {
     "weight bytes": ("weight_bytes", ",.0f"),
     "RAM": ("ram_bytes", ",.0f"),
@@ -43,6 +55,7 @@ COSTS = {
 }
 """Columns of a table: where the value is in a row, and how it is written."""
 
+CROSSWISE = ", judged crosswise"  # searches whose candidates were, though validation is large
 Row = dict[str, Any]
 Place = tuple[str, str]  # system, data
 
@@ -51,7 +64,9 @@ def by_place(rows: Iterable[Row]) -> dict[Place, dict[str, list[Row]]]:
     """(system, data) -> variant -> its rows, one a seed; the teacher is a variant, too."""
     places: dict[Place, dict[str, list[Row]]] = {}
     for row in rows:
-        place = places.setdefault((row["row"], row["data"]), {})
+        crosswise = row.get("validation") == "cross"
+        data = row["data"] + (CROSSWISE if crosswise else "")
+        place = places.setdefault((row["row"], data), {})
         place.setdefault(row["variant"], []).append(row)
         if row["variant"] == "found" and "val_score" in row["teacher"]:
             scores = {key: row["teacher"][key] for key in ("val_score", "test_score")}
@@ -91,7 +106,7 @@ def overview(places: dict[Place, dict[str, list[Row]]]) -> str:
         costs = [_joined([_middle(rows, key)], form) for key, form in COSTS.values()]
         trained = " ".join(str(row["trained"]) for row in rows)
         minutes = " ".join(f"{row['minutes']:.0f}" for row in rows)
-        goal = f"{GOALS[system, data]:.3f}"
+        goal = f"{GOALS[system, data.removesuffix(CROSSWISE)]:.3f}"
         cells = [system, data, _with_seeds(rows), goal, *costs, minutes, trained]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -135,14 +150,13 @@ def figure(system: str, places: dict[Place, dict[str, list[Row]]]) -> str:
     ]
     top = TOP
     for data, variants in panels.items():
-        parts += _panel(data, variants, GOALS.get((system, data)), top)
+        parts += _panel(data, variants, GOALS[system, data.removesuffix(CROSSWISE)], top)
         top += ROW * len(variants) + 64
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _panel(data: str, variants: dict[str, list[Row]], goal: float | None, top: int) -> list[str]:
-    scores = [row["test_score"] for rows in variants.values() for row in rows]
-    marks = [*scores, goal] if goal is not None else scores
+def _panel(data: str, variants: dict[str, list[Row]], goal: float, top: int) -> list[str]:
+    marks = [goal, *(row["test_score"] for rows in variants.values() for row in rows)]
     low, high = min(marks) - 0.01, max(marks) + 0.01
     names = _ordered(variants)
     bottom = top + 22 + ROW * len(names)
@@ -159,10 +173,9 @@ def _panel(data: str, variants: dict[str, list[Row]], goal: float | None, top: i
             f'<path d="M{place:.1f} {top + 18}V{bottom}" stroke="{GREY}" stroke-width="0.6"/>'
             f'<text x="{place:.1f}" y="{bottom + 16}" text-anchor="middle">{i * step:.3f}</text>'
         )
-    if goal is not None:
-        parts.append(
-            f'<path d="M{x(goal):.1f} {top + 18}V{bottom}" stroke="{INK}" stroke-dasharray="5 4"/>'
-        )
+    parts.append(
+        f'<path d="M{x(goal):.1f} {top + 18}V{bottom}" stroke="{INK}" stroke-dasharray="5 4"/>'
+    )
     for i, name in enumerate(names):
         level = top + 18 + ROW * (i + 0.5)
         values = [row["test_score"] for row in variants[name]]
@@ -181,11 +194,28 @@ def _panel(data: str, variants: dict[str, list[Row]], goal: float | None, top: i
     return parts
 
 
+def put_into(file: Path, places: dict[Place, dict[str, list[Row]]], figures: str) -> None:
+    """Replaces what is between the markers: a figure and, folded, a table of each system."""
+    blocks = []
+    for system, title in PAPERS.items():
+        panels = {data: v for (name, data), v in places.items() if name == system}
+        blocks.append(
+            f"**{title}** (`{system}`)\n\n"
+            f"![{title}: test scores]({figures}/system_{system}.svg)\n\n"
+            f"<details><summary>the numbers</summary>\n\n{table(panels)}\n\n</details>"
+        )
+    before, _, rest = file.read_text().partition(MARKERS[0])
+    _, found, after = rest.partition(MARKERS[1])
+    assert found, f"{file}: no {MARKERS[0]} … {MARKERS[1]}"
+    file.write_text("\n\n".join([before + MARKERS[0], *blocks, MARKERS[1] + after]))
+
+
 def main() -> None:
     """Prints the tables and writes the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", type=Path)
     parser.add_argument("--out", type=Path, default=Path("."))
+    parser.add_argument("--into", type=Path)
     chosen = parser.parse_args()
     places = by_place(map(json.loads, chosen.rows.read_text().splitlines()))
     print(f"{overview(places)}\n")
@@ -193,11 +223,14 @@ def main() -> None:
         panels = {data: v for (name, data), v in places.items() if name == system}
         print(f"### {system}\n\n{table(panels)}\n")
         for data, variants in panels.items():
-            goal, best = GOALS.get((system, data)), _middle(variants.get("found", []), "test_score")
-            if goal is not None and best is not None:
+            goal = GOALS[system, data.removesuffix(CROSSWISE)]
+            best = _middle(variants.get("found", []), "test_score")
+            if best is not None:
                 reached = "reached" if best >= goal else "MISSED"
                 print(f"{data}: {best:.4f}, goal {goal:.3f}: {reached}\n")
         (chosen.out / f"system_{system}.svg").write_text(figure(system, places))
+    if chosen.into is not None:
+        put_into(chosen.into, places, str(chosen.out))
 
 
 if __name__ == "__main__":

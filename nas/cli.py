@@ -146,6 +146,10 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     search.add_argument(
         "--workers", type=positive_int, default=cores(), metavar="W", help="(%(default)s: cores)"
     )
+    _add_run_options(parser)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("the run")
     run.add_argument("--out", type=Path, metavar="DIR", help="run folder (results/<task>-<time>)")
     run.add_argument(
@@ -153,7 +157,14 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on with the run in --out that was stopped, or search longer",
     )
-    run.add_argument("--storage", metavar="URL", help="study elsewhere than DIR/study.db")
+    run.add_argument(
+        "--storage", metavar="URL", help="postgresql://… for many machines (DIR/study.db)"
+    )
+    run.add_argument(
+        "--artifacts",
+        metavar="PLACE",
+        help="folder or s3://BUCKET that all machines of --storage reach",
+    )
     run.add_argument("--no-verify", action="store_true", help="do not run the artefacts at the end")
     add_compiler_option(run)
     run.add_argument("--quiet", action="store_true", help="no progress, for logs")
@@ -211,6 +222,7 @@ def _search(chosen: argparse.Namespace) -> int:
     budget_s = chosen.hours * 3600 if chosen.hours else minutes * 60 if minutes else None
     if chosen.resume and chosen.out is None:
         raise UsageError("--resume: name the run folder with --out")
+    _check_sharing(chosen)
     named = task or Path(chosen.data).stem
     task_metric = None if task is None else find_task(task).metric
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -240,12 +252,27 @@ def _search(chosen: argparse.Namespace) -> int:
         resume=chosen.resume,
         quiet=chosen.quiet,
         task_sets_metric=chosen.metric is None and task_metric is not None,
+        artifacts=chosen.artifacts,
     )
     run = run_search(options)
     from nas.tables import print_front
 
     print_front(run)
     return 0
+
+
+def _check_sharing(chosen: argparse.Namespace) -> None:
+    """UsageError where machines could not share a study."""
+    shared = chosen.storage is not None and chosen.storage.startswith("postgresql")
+    if shared and chosen.artifacts is None:
+        raise UsageError(
+            "--storage postgresql://…: add --artifacts FOLDER or s3://BUCKET, which every machine"
+            " reaches; teacher and networks go through it"
+        )
+    if chosen.artifacts is not None and not shared:
+        raise UsageError("--artifacts: only with --storage postgresql://…; leave it out")
+    if shared and chosen.distil == "walk":
+        raise UsageError("--distil walk: its teachers are of one machine; leave out --storage")
 
 
 def _distil(chosen: argparse.Namespace) -> "Distil | None":

@@ -57,6 +57,7 @@ class Options:
     resume: bool
     quiet: bool
     task_sets_metric: bool = False
+    artifacts: str | None = None
 
 
 def open_manifest(

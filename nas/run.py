@@ -33,11 +33,16 @@ from nas.network.integer import load_integer_model
 from nas.progress import Progress, clock
 from nas.report.page import write_report
 from nas.run_folder import TrialRecord, locked, read_front, write_json
-from nas.search.engine import EXPORT_S, EXPORT_S_PER_MEMBER, Clock, Search
+from nas.search.clock import EXPORT_S, EXPORT_S_PER_MEMBER, Clock
+from nas.search.engine import Search
 from nas.search.finals import Finalist, shipped_file, train_finals
+from nas.search.ledger import Ledger
+from nas.search.meeting import Meeting, meet
 from nas.search.own_space import check_space
 from nas.search.rules import OBJECTIVES, Rules, front_hypervolume, front_of, scored
 from nas.search.samplers import sampler_of
+from nas.search.shared import Shared
+from nas.search.shared_ledger import SharedLedger
 from nas.search.study import Study, default_storage, open_study
 from nas.search.walk import STANDING, check_walk, descend
 from nas.space import problem_of
@@ -173,7 +178,9 @@ class _Session:
             f" {budget.flash_bytes:,} of Flash for the model"
         )
         say(f"judged by {about(self.judged)}")
-        teacher = self._teacher(workers, chosen)
+        meeting = self._meet()
+        shared = None if meeting is None else meeting.shared
+        teacher = self._teacher(workers, chosen, meeting)
         taught = (
             ""
             if teacher is None
@@ -182,9 +189,17 @@ class _Session:
         self.manifest["teacher"] = {"kind": "none"} if teacher is None else teacher.to_json()
         self.rules = replace(self.rules, teacher=None if teacher is None else teacher.file)
         search = Search(
-            self.rules, self._open_study(), workers, self.run, self.clock, self.progress
+            self.rules, self._open_study(shared), workers, self.run, self.clock, self.progress
         )
         self.records = search.study.records
+        try:
+            self._seek(search, workers, taught)
+        finally:
+            if shared is not None:
+                shared.close()
+
+    def _seek(self, search: Search, workers: Pool, taught: str) -> None:
+        """The search, its final trainings, and what the front scores on test."""
         search.go(self.options.trials)
         trained = search.trained
         if not trained:
@@ -193,7 +208,7 @@ class _Session:
                 " give it more --minutes and --resume"
             )
         members = len(front_of(self.rules, scored(trained)))
-        say(
+        self.progress.say(
             f"search: {len(trained)} networks trained, {members} on the front"
             f" ({clock(self.clock.elapsed_s())})"
         )
@@ -206,9 +221,15 @@ class _Session:
         if self.options.distil == "walk":
             walk = descend(self.rules, trained, *place)
             self.manifest["walk"] = walk.to_json(self.rules.profile)
-        self.finalists = train_finals(self.rules, trained, *place, walk)
+        study = search.study
+        with study.guarded():
+            shared = study.shared
+            ledger = Ledger(self.run) if shared is None else SharedLedger(self.run, shared)
+            self.finalists = train_finals(self.rules, trained, *place, walk, ledger)
         entries = [(f.record.cost, f.val_scores[0]) for f in self.finalists]
         self.front = [self.finalists[i] for i in front_of(self.rules, entries)]
+        for member in self.front:
+            _fetch(self.run, member, study, ledger)
         self._examine(workers)
 
     def _examine(self, workers: Pool) -> None:
@@ -222,13 +243,23 @@ class _Session:
         except BrokenProcessPool:
             self.examined = [examine(self.task, load_integer_model(f), metric) for f in files]
 
-    def _open_study(self) -> Study:
+    def _meet(self) -> Meeting | None:
+        """The study of a server, before anything is trained for it; None without a server."""
+        storage, artifacts = self.options.storage, self.options.artifacts
+        if storage is None or artifacts is None:
+            return None
+        objectives = len(self.options.objectives)
+        return meet(storage, artifacts, self.manifest, objectives, self.progress.say)
+
+    def _open_study(self, shared: Shared | None) -> Study:
         """The study, once a teacher exists; only now does the folder become that of a run."""
         options = self.options
         storage = options.storage or default_storage(self.run)
         sampler = sampler_of(options.sampler, self.rules)
-        study = open_study(storage, options.objectives, sampler, options.seed, options.resume)
-        if study.records and not (self.run / "run.json").exists():
+        study = open_study(
+            storage, options.objectives, sampler, options.seed, options.resume, shared
+        )
+        if shared is None and study.records and not (self.run / "run.json").exists():
             raise RunError(f"{study.place}: holds the study of another run; choose another --out")
         study.begin_with(self.rules.space.starts(self.rules.problem))
         write_json(self.run / "run.json", self.manifest)
@@ -236,13 +267,13 @@ class _Session:
         self.clock.earlier_s = max(
             self.manifest.get("elapsed_s", 0.0), *(r.finished_s for r in study.records), 0.0
         )
-        if options.resume:
-            self.progress.say(
-                f"resumed: {len(trained)} networks trained before, in {clock(self.clock.earlier_s)}"
-            )
+        if options.resume or study.records:
+            how = "resumed" if options.resume else "joined"
+            gone = clock(self.clock.earlier_s)
+            self.progress.say(f"{how}: {len(trained)} networks trained before, in {gone}")
         return study
 
-    def _teacher(self, workers: Pool, chosen: Choice) -> Teacher | None:
+    def _teacher(self, workers: Pool, chosen: Choice, meeting: Meeting | None) -> Teacher | None:
         """None without distillation."""
         if self.options.distil is None:
             return None
@@ -251,7 +282,14 @@ class _Session:
             gone = clock(self.clock.elapsed_s())
             self.progress.status(f"teacher  {done} of {wanted} members trained  {gone} gone")
 
-        teacher = teacher_of(self.task, self.judged, self.rules.metric, chosen, workers, show)
+        def wait() -> None:
+            gone = clock(self.clock.elapsed_s())
+            self.progress.status(f"teacher  another run is training it  {gone} gone")
+
+        def make() -> Teacher:
+            return teacher_of(self.task, self.judged, self.rules.metric, chosen, workers, show)
+
+        teacher = make() if meeting is None else meeting.teacher(self.run, make, wait)
         self.progress.say(
             f"teacher ({teacher.kind}): {self.rules.metric} {teacher.val_score:.4f} on rows that it"
             f" has not seen ({clock(self.clock.elapsed_s())})"
@@ -324,6 +362,14 @@ class _Session:
             "notes": notes,
         }
         write_json(self.run / "run.json", self.manifest)
+
+
+def _fetch(run: Path, member: Finalist, study: Study, ledger: Ledger) -> None:
+    """The model that ships, where another run has trained it."""
+    if member.shipped:
+        ledger.fetch(member.record.id, member.shipped)
+    else:
+        study.fetch(member.record.id, shipped_file(run, member))
 
 
 def _other_compiler(cc: str | None) -> list[str]:

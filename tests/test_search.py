@@ -21,7 +21,8 @@ from nas.network.ops import Conv2d
 from nas.progress import Progress
 from nas.run_folder import TrialRecord, summarise
 from nas.search import engine as search
-from nas.search.engine import EXPORT_S, MOST_IDLE_ASKS, Clock, Search, reserved_s
+from nas.search.clock import EXPORT_S, Clock, reserved_s
+from nas.search.engine import MOST_IDLE_ASKS, Search
 from nas.search.finals import BEST, Finalist, shipped_file, train_finals
 from nas.search.ledger import LEDGER
 from nas.search.rules import OBJECTIVES, Rules, front_of, scored, training_seed

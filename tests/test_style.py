@@ -25,8 +25,9 @@ MOST_FUNCTION_LINES = 60
 CONFINED = {
     "torch": {"fake_quantise", "fused", "linear_layer", "mdcsa", "sequence_layers", "student"}
     | {"hints", "low_bits", "loop", "evaluate", "teacher_training", "workers"},
-    "optuna": {"exact_cost", "genes", "samplers", "study"},
-    "sqlalchemy": {"study"},
+    "optuna": {"exact_cost", "genes", "samplers", "study"}
+    | {"meeting", "shared", "shared_ledger", "storage"},
+    "sqlalchemy": {"meeting", "shared", "storage", "study"},
     "onnx": {"onnx_arithmetic", "onnx_builder", "onnx_sequence", "to_onnx_integer"},
     "onnxruntime": {"teacher_training"},
     "ai_edge_litert": {"tflite_writer"},

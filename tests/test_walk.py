@@ -15,7 +15,7 @@ from test_search import FRONT, FakePool, final_score, rules, units
 from nas.hardware.profile import Profile, load_profile
 from nas.progress import Progress
 from nas.run_folder import TrialRecord, read_front, read_json
-from nas.search.engine import reserved_s
+from nas.search.clock import reserved_s
 from nas.search.finals import Finalist, train_finals
 from nas.search.ledger import LEDGER, Ledger
 from nas.search.rules import Rules

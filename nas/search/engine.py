@@ -9,27 +9,19 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from nas.hardware.budget import Priced, price
 from nas.progress import Progress
 from nas.run_folder import TrialRecord, summarise, write_atomic, write_trials
-from nas.search.rules import (
-    MOST_EXPORTED,
-    Rules,
-    front_hypervolume,
-    nondominated,
-    scored,
-    training_seed,
-)
+from nas.search.clock import Clock, reserved_s
+from nas.search.rules import Rules, front_hypervolume, scored, training_seed
 from nas.search.standing import Standing, standing_of
 from nas.search.study import Study
-from nas.search.walk import winners
 from nas.space import Architecture, architecture_id
-from nas.training.recipe import FINAL_FACTOR, FINAL_SEEDS
-from nas.training.validation import FOLDS
 from nas.training.workers import MOST_DEATHS, Pool, Training, no_interrupt, train
 
 if TYPE_CHECKING:
@@ -37,34 +29,13 @@ if TYPE_CHECKING:
 
     from nas.training.evaluate import Trained
 
+Fate: TypeAlias = Literal["infeasible", "known", "twin", "new"]  # of a trial that was drawn
+
 ASKS_AT_ONCE = 8  # proposals between two looks at what the workers have finished
 WRITE_EVERY = 10  # trainings after which trials.csv is brought up to date; study.db always is
 HYPERVOLUME_EVERY = 5  # trainings between two times that the line's hypervolume is made anew
 EXPLORE_EVERY = 5  # of proposals in a row without a training, each fifth is drawn at random
 MOST_IDLE_ASKS = 400  # proposals in a row without a training: the space is used up
-MOST_FINALS = 0.5  # share of a run's time that final trainings may take,
-WELCOME_FINALS = 0.33  # and up to which further seeds are planned for
-EXPORT_S = 15.0  # start of the verifying processes, report
-EXPORT_S_PER_MEMBER = 4.0  # runtimes on this machine, compiler, emulated chip
-
-
-@dataclass
-class Clock:
-    """Wall-clock of a run: when it began, when it must be done, and time of earlier sessions."""
-
-    deadline_s: float | None
-    earlier_s: float = 0.0
-    began_s: float = field(default_factory=time.monotonic)
-
-    def elapsed_s(self) -> float:
-        """Seconds of the run, earlier sessions included."""
-        return self.earlier_s + time.monotonic() - self.began_s
-
-    def left_s(self) -> float:
-        """Seconds until the deadline; infinite without one."""
-        if self.deadline_s is None:
-            return float("inf")
-        return self.deadline_s - (time.monotonic() - self.began_s)
 
 
 @dataclass
@@ -94,6 +65,7 @@ class Search:
         self.known: dict[str, TrialRecord] = {}
         self.pending: dict[Future[Any], _Pending] = {}
         self.twins: list[_Pending] = []  # drawn while an equal architecture is being trained
+        self.trials: int | None = None
         self.idle_asks = 0
         self.deaths = 0
         self._shown: Standing | None = None
@@ -108,10 +80,11 @@ class Search:
 
     def go(self, trials: int | None) -> None:
         """Runs until `trials` architectures are trained in all, or the finals need the time."""
+        self.trials = trials
         with self.study.guarded():
             self._recover()
             try:
-                self._loop(trials)
+                self._loop()
             finally:
                 with no_interrupt():
                     self._close()
@@ -128,12 +101,12 @@ class Search:
                 f" {queued} that were under way"
             )
 
-    def _loop(self, trials: int | None) -> None:
-        while self.pending or not self._enough(trials):
+    def _loop(self) -> None:
+        while self.pending or not self._enough() or self._waits():
             if self._time_is_up():
                 break
             proposed = True
-            while len(self.pending) <= self.pool.count and not self._enough(trials):
+            while len(self.pending) <= self.pool.count and not self._enough():
                 proposed = self._propose()
                 if not proposed:
                     break  # what has finished in the meantime comes first
@@ -149,15 +122,21 @@ class Search:
                 self.study.put_back(pending.trial)
         for twin in self.twins:
             self.study.forget(twin.trial)
+        self.study.collect_abandoned()
         write_trials(self.run, self.study.records)
 
-    def _enough(self, trials: int | None) -> bool:
+    def _enough(self) -> bool:
         """Whether no further training should begin."""
         if self.idle_asks >= MOST_IDLE_ASKS or self.deaths > MOST_DEATHS:
             return True
-        if trials is not None and len(self.trained) + len(self.pending) >= trials:
+        begun = len(self.pending) + len(self.study.elsewhere)
+        if self.trials is not None and len(self.trained) + begun >= self.trials:
             return True
         return self._time_is_up()
+
+    def _waits(self) -> bool:
+        """Whether the last of `trials` are being trained by other runs, and may yet fail."""
+        return self.trials is not None and len(self.study.elsewhere) > 0
 
     def _time_is_up(self) -> bool:
         """Whether what is left of the time belongs to the finals and the export."""
@@ -185,27 +164,69 @@ class Search:
         sampler nothing, and a sampler that has converged would draw it again and again.
         """
         for _ in range(ASKS_AT_ONCE):
-            trial = self.study.ask(explore=self.idle_asks % EXPLORE_EVERY == EXPLORE_EVERY - 1)
-            architecture = self.rules.space.sample(trial, self.rules.problem)
-            identity = architecture_id(architecture)
-            priced = price(architecture.lower(), self.rules.profile)
-            excess = self.rules.budget.excess(priced.cost)
-            pending = _Pending(trial, identity, architecture, priced)
-            known = self.known.get(identity)
-            if max(excess.values()) > 0:
-                self._tell(pending, "infeasible", None, 0.0, self.rules.budget.refusal(priced.cost))
+            drawn = self.study.patiently(self._draw)
+            if drawn is None:
+                return False
+            pending, fate = drawn
+            known = self.known.get(pending.id)
+            if fate == "infeasible":
+                refusal = self.rules.budget.refusal(pending.priced.cost)
+                self._tell(pending, "infeasible", None, 0.0, refusal)
+            elif fate == "twin":
+                self.twins.append(pending)
             elif known is not None and known.status == "failed":  # it would fail again
                 self._tell(pending, "failed", None, 0.0, known.reason)
             elif known is not None:
                 self._tell(pending, "duplicate", known.val_score, 0.0, "")
-            elif any(other.id == identity for other in self.pending.values()):
-                self.twins.append(pending)
             else:
                 self._submit(pending)
                 self.idle_asks = 0
                 return True
             self.idle_asks += 1
         return False
+
+    def _draw(self) -> tuple[_Pending, Fate] | None:
+        """A trial, and what becomes of it; None if no further training should begin."""
+        trial = self.study.ask(explore=self.idle_asks % EXPLORE_EVERY == EXPLORE_EVERY - 1)
+        try:
+            architecture = self.rules.space.sample(trial, self.rules.problem)
+            priced = price(architecture.lower(), self.rules.profile)
+            pending = _Pending(trial, architecture_id(architecture), architecture, priced)
+            if max(self.rules.budget.excess(priced.cost).values()) > 0:
+                return pending, "infeasible"
+            with self.study.turn():
+                return self._decide(pending)
+        except BaseException:
+            self.study.abandon(trial)
+            raise
+
+    def _decide(self, pending: _Pending) -> tuple[_Pending, Fate] | None:
+        """What becomes of a network that fits: one to be trained is claimed in this run's turn."""
+        self._learn()
+        if pending.id in self.known:
+            return pending, "known"
+        ours = any(other.id == pending.id for other in self.pending.values())
+        if ours or pending.id in self.study.elsewhere:
+            return pending, "twin"
+        if self._enough():  # other runs have meanwhile begun the last that is wanted
+            self.study.put_back(pending.trial)
+            return None
+        self.study.claim(pending.trial, pending.id)
+        return pending, "new"
+
+    def _learn(self) -> None:
+        """Takes over what other runs have ended since the last look."""
+        for record in self.study.refresh():
+            if record.status != "duplicate":
+                self.known[record.id] = record
+                self._tell_twins(record)
+
+    def _tell_twins(self, record: TrialRecord) -> None:
+        """What was drawn again while a network was trained takes over its score."""
+        for twin in [twin for twin in self.twins if twin.id == record.id]:
+            self.twins.remove(twin)
+            status = "duplicate" if record.status == "trained" else "failed"
+            self._tell(twin, status, record.val_score, 0.0, record.reason)
 
     def _submit(self, pending: _Pending) -> None:
         rules = self.rules
@@ -226,6 +247,8 @@ class Search:
 
     def _collect(self, timeout: float = 1.0) -> None:
         """Waits for a training and stores what has finished."""
+        if not self.pending:
+            time.sleep(timeout)  # for what other runs are training
         done, _ = wait(self.pending, timeout=timeout, return_when=FIRST_COMPLETED)
         lost = []
         for future in done:
@@ -243,15 +266,15 @@ class Search:
                         write_trials(self.run, self.study.records)
         if lost:
             self._revive(lost)
+        self.study.patiently(self._learn)
         self._show()
 
     def _store(self, pending: _Pending, trained: "Trained") -> None:
         """A finished training; what was drawn twice meanwhile takes over its score."""
         score = trained.val_score
         self._tell(pending, "trained", score, trained.train_s, "", trained.model)
-        for twin in [twin for twin in self.twins if twin.id == pending.id]:
-            self.twins.remove(twin)
-            self._tell(twin, "duplicate", score, 0.0, "")
+        if pending.id in self.known:
+            self._tell_twins(self.known[pending.id])
 
     def _revive(self, lost: Sequence[_Pending]) -> None:
         """A worker was killed: a new pool, and everything that was under way once more.
@@ -294,12 +317,16 @@ class Search:
             reason,
             pending.architecture.to_json(),
         )
-        self.study.note(pending.trial, record, self.rules.budget.excess(priced.cost))
-        if model is not None:
-            write_atomic(self._model_file(record), model)
-        self.study.tell(pending.trial, record, self._values(record))
-        if status != "duplicate":
+        excess = self.rules.budget.excess(priced.cost)
+        write = None if model is None else partial(self._write, record, model)
+        if not self.study.finish(pending.trial, record, excess, self._values(record), write):
+            self.progress.say(f"trial {record.number}: another run had ended it; not counted")
+        elif status != "duplicate":
             self.known[pending.id] = record
+
+    def _write(self, record: TrialRecord, model: bytes) -> Path:
+        write_atomic(self._model_file(record), model)
+        return self._model_file(record)
 
     def _values(self, record: TrialRecord) -> dict[str, float]:
         values = self.rules.values(record.cost, record.val_score)
@@ -323,25 +350,3 @@ class Search:
             self._shown = standing_of(self.rules, records, self._hypervolume)
         self.progress.figures({"search": self._shown.to_json(*times)})
         self.progress.status(self._shown.line(*times))
-
-
-def reserved_s(rules: Rules, trained: Sequence[TrialRecord], workers: int, total_s: float) -> float:
-    """Seconds to keep for the end: final trainings of today's front, export, verification, report.
-
-    A first final training of every member may take up to half of the time, more of them up to a
-    third.
-    """
-    entries = scored(trained)
-    seconds = [trained[i].train_s for i in nondominated(rules, entries)]
-    if not seconds:
-        return EXPORT_S
-    members = min(len(seconds), MOST_EXPORTED)
-    mean_s = sum(seconds) / len(seconds)
-    factor = FINAL_FACTOR * (FOLDS / (FOLDS - 1) if rules.crosswise else 1.0)  # the one on all rows
-    once = factor * 1.1 * (members * mean_s / workers + max(seconds))
-    more = min((FINAL_SEEDS - 1) * once, max(0.0, total_s * WELCOME_FINALS - once))
-    # The winners of levels are trained one after the other, each by the one above it.
-    levels = len(winners(rules, trained)) if rules.distil == "walk" else 0
-    walk = levels * FINAL_FACTOR * max(seconds)
-    finals: float = min(walk + once + more, total_s * MOST_FINALS)
-    return finals + EXPORT_S + EXPORT_S_PER_MEMBER * members / workers

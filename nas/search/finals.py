@@ -10,6 +10,7 @@ between seeds. A member that time did not reach keeps its training of the search
 `steps` of the front shows.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -75,41 +76,46 @@ def train_finals(
     left_s: Callable[[], float],
     progress: Progress,
     walk: Walk = STANDING,
+    ledger: Ledger | None = None,
 ) -> list[Finalist]:
     """Final trainings while time is left and a member of the front has less than `FINAL_SEEDS`.
 
-    What an earlier session finished is taken over.
+    What an earlier session finished is taken over, and what other runs finish meanwhile.
 
     Args:
         trained: every network that the search trained.
         walk: which of them teach others.
+        ledger: where other runs look, too; one of this run alone otherwise.
 
     Returns:
         The front by estimates, the best first.
     """
-    race = _Race(rules, trained, Ledger(run), walk)
+    race = _Race(rules, trained, ledger or Ledger(run), walk)
     running: dict[Future[Any], Job] = {}
     slowest, deaths = 0.0, 0
     while True:
         broken = False
         # A training that cannot end in time is not begun.
         while len(running) <= pool.count and left_s() > slowest and not broken:
-            job = race.next(running.values())
+            job = race.claim(running.values())
             if job is None:
                 break
             try:
                 teacher, _ = walk.teacher_of(rules, job[0].cost)
                 running[pool.submit(train, final_training(rules, job, teacher))] = job
             except BrokenProcessPool:  # a worker died since the last look
+                race.ledger.drop(job)
                 broken = True
         if not running and not broken:
-            break
+            if not race.ledger.elsewhere or left_s() <= 0:
+                break
+            time.sleep(1.0)  # what other runs have begun may bring up further members
         finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
         seconds, died = _store(race, running, finished)
         slowest, broken = max(slowest, seconds), broken or died
         if broken:
             deaths += 1
-            running.clear()
+            _drop(race, running)
             pool.replace()
         if deaths > MOST_DEATHS:
             progress.say(
@@ -120,7 +126,14 @@ def train_finals(
         if left_s() <= 0:
             break
         _show(progress, race.front, left_s())
+    _drop(race, running)
     return race.front
+
+
+def _drop(race: "_Race", running: dict[Future[Any], Job]) -> None:
+    for job in running.values():
+        race.ledger.drop(job)
+    running.clear()
 
 
 def _store(
@@ -135,7 +148,9 @@ def _store(
                 result = future.result()
             except FloatingPointError:  # diverged, and would again
                 race.given_up.append(job)
+                race.ledger.drop(job)
             except (BrokenProcessPool, CancelledError):
+                race.ledger.drop(job)
                 died = True
             else:
                 slowest = max(slowest, result.train_s)
@@ -178,12 +193,27 @@ class _Race:
         members = front_of(self.rules, [(f.record.cost, f.estimate) for f in every])
         return sorted((every[i] for i in members), key=lambda f: (-f.estimate, f.record.number))
 
+    def claim(self, running: Collection[Job]) -> Job | None:
+        """The next final training, which no other run makes; None as in `next`."""
+
+        def choose() -> Job | None:
+            with self.ledger.turn():
+                if self.ledger.refresh():
+                    self.front = self._front()
+                job = self.next(running)
+                if job is not None:
+                    self.ledger.claim(job)
+                return job
+
+        return self.ledger.patiently(choose)
+
     def next(self, running: Collection[Job]) -> Job | None:
         """The next final training, or None when every member has had its share.
 
         Whoever has the fewest comes first, the best members one training ahead of the rest.
         """
         begun = [(record.id, repetition) for record, repetition in (*running, *self.given_up)]
+        begun += self.ledger.elsewhere
         turns = []
         for rank, member in enumerate(self.front):
             taken = {r for identity, r in begun if identity == member.record.id}

@@ -1,7 +1,9 @@
 """The final trainings that a run has finished: scores and teachers in a file, models beside it."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from nas.run_folder import TrialRecord, read_json, write_atomic, write_json
 from nas.search.rules import Rules, training_seed
@@ -10,10 +12,18 @@ from nas.training.workers import Training
 
 LEDGER = "finals.json"  # trained/finals.json: "<id> <repetition>" -> val_score, taught_by
 Job: TypeAlias = tuple[TrialRecord, int]  # a final training: the member and the repetition
+Place: TypeAlias = tuple[str, int]  # the same, by the member's id
+T = TypeVar("T")
 
 
 class Ledger:
-    """One entry a final training; it counts once its model is on disk, which comes second."""
+    """One entry a final training; it counts once its model is on disk, which comes second.
+
+    Attributes:
+        elsewhere: what other runs are training; none here, see `shared_ledger`.
+    """
+
+    elsewhere: frozenset[Place] = frozenset()
 
     def __init__(self, run: Path) -> None:
         self._folder = run / "trained"
@@ -40,6 +50,27 @@ class Ledger:
     def teachers(self, identity: str) -> dict[int, str]:
         """Repetition -> what taught it: `teacher`, `none`, or the id of a candidate."""
         return {r: entry["taught_by"] for r, entry in self._of(identity).items()}
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Within it no other run claims."""
+        return nullcontext()
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Does what needs other runs' entries."""
+        return action()
+
+    def refresh(self) -> bool:
+        """Takes over what other runs have finished; whether there was anything."""
+        return False
+
+    def claim(self, job: Job) -> None:
+        """Says within a turn what this run is about to train,"""
+
+    def drop(self, job: Job) -> None:
+        """or that it is not, after all."""
+
+    def fetch(self, identity: str, repetition: int) -> None:
+        """Gets the model of another run's training."""
 
     def _of(self, identity: str) -> dict[int, Any]:
         return {

@@ -10,35 +10,48 @@ ends such trials and queues their parameters anew.
 A trial is stored in this order: constraints and record, the model's file, its values. A training
 counts as finished from the moment its model's file is there: what a kill left between the file and
 the values is told on opening, what it left before the file is trained again.
+
+On a server many runs write one study. What `Shared` then adds is asked for at each place where it
+matters; without it every such method does nothing.
 """
 
 import hashlib
 import json
-import warnings
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas.errors import RunError
 from nas.manifest import shown_storage
 from nas.run_folder import TrialRecord
+from nas.search.shared import Shared
+from nas.search.storage import SQLITE_FILE, open_file, unwarned
 from nas.search.trial_record import RECORD, record_of
 from nas.space import Genes
 
 STUDY_NAME = "nas"
-SQLITE_FILE = "sqlite:///"
+CLAIM = "claim"  # trial attribute: the architecture that a run trains under this trial
+ARTIFACT = "model"  # trial attribute: the trained model's name in the artifact store
+
+T = TypeVar("T")
 
 
 class Study:
-    """A study on disk, written by one process."""
+    """A study on disk that one process writes, or on a server for many.
+
+    Attributes:
+        records: of the trials that have ended, in the order in which this run learnt of them.
+        elsewhere: ids of the architectures that other runs are training.
+    """
 
     def __init__(
         self,
@@ -46,23 +59,90 @@ class Study:
         objectives: tuple[str, ...],
         place: str = "study",
         engine: Engine | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._study, self._objectives, self.place = study, objectives, place
-        self._engine = engine  # of a file
+        self._engine, self.shared = engine, shared  # the engine is that of a file
         self._sampler: BaseSampler = study.sampler
-        self._random = optuna.samplers.RandomSampler(seed=len(study.get_trials(deepcopy=False)))
+        trials = study.get_trials(deepcopy=False)
+        self._random = optuna.samplers.RandomSampler(seed=None if shared else len(trials))
         self.records: list[TrialRecord] = []
+        self.elsewhere: set[str] = set()
+        self._read: set[int] = set()  # numbers of ended trials
+        self._artifacts: dict[str, str] = {}
+        self._abandoned: list[Trial] = []
+        self._learn(trials)
 
     def ask(self, explore: bool = False) -> Trial:
         """The next trial; its genes are drawn by the search space, at random with `explore`."""
         self._study.sampler = self._random if explore else self._sampler
-        return self._study.ask()
+        with unwarned():
+            trial = self._study.ask()
+        if self.shared is not None:
+            self.shared.lease(trial)
+        return trial
 
     def begin_with(self, starts: Sequence[Genes]) -> None:
         """Queues trials of given genes, in a new study only; they are asked for first."""
-        if not self._study.get_trials(deepcopy=False):
-            for genes in starts:
-                self._study.enqueue_trial(dict(genes))
+        with self.turn():
+            if not self._study.get_trials(deepcopy=False):
+                for genes in starts:
+                    self._study.enqueue_trial(dict(genes))
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Within it no other run asks: of one architecture only one of them makes a claim."""
+        return nullcontext() if self.shared is None else self.shared.turn("ask")
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Does what needs the storage; waits for a server that is away and does it again."""
+        return action() if self.shared is None else self.shared.patiently(action)
+
+    def refresh(self) -> list[TrialRecord]:
+        """What other runs have ended since; also ends what dead ones have left."""
+        if self.shared is None:
+            return []
+        self.collect_abandoned()
+        self.shared.sweep(self._study)
+        return self._learn(self._study.get_trials(deepcopy=False))
+
+    def _learn(self, trials: Sequence[FrozenTrial]) -> list[TrialRecord]:
+        """Takes over the trials that have ended; all of them, or none where the server is lost."""
+        ended = [t for t in trials if t.state.is_finished() and t.number not in self._read]
+        running = [t for t in trials if t.state == TrialState.RUNNING]
+        others = [] if self.shared is None else self.shared.others(running)
+        self.elsewhere = {t.user_attrs[CLAIM] for t in others if CLAIM in t.user_attrs}
+        fresh = []
+        for trial in ended:
+            self._read.add(trial.number)
+            record = _ended(trial)
+            if record is not None:
+                fresh.append(record)
+                if ARTIFACT in trial.user_attrs:
+                    self._artifacts[record.id] = trial.user_attrs[ARTIFACT]
+        self.records += fresh
+        return fresh
+
+    def claim(self, trial: Trial, identity: str) -> None:
+        """Says within a turn what this run is about to train."""
+        if self.shared is not None:
+            trial.set_user_attr(CLAIM, identity)
+
+    def abandon(self, trial: Trial) -> None:
+        """Leaves a trial for now: the server is gone, or its drawing was interrupted."""
+        if self.shared is not None:
+            self.shared.release(trial)
+            self._abandoned.append(trial)
+
+    def collect_abandoned(self) -> None:
+        """Puts back what was left, now that the server answers."""
+        while self._abandoned:
+            self.put_back(self._abandoned[-1])
+            self._abandoned.pop()
+
+    def fetch(self, identity: str, file: Path) -> None:
+        """Gets the model of another run's training; nothing if it is here."""
+        if self.shared is not None and not file.exists():
+            self.shared.download(self._artifacts[identity], file)
 
     def note(self, trial: Trial, record: TrialRecord, constraints: Mapping[str, float]) -> None:
         """Stores what was found out of a trial, before its model is written and it is told.
@@ -83,21 +163,63 @@ class Study:
         Args:
             values: objective -> value, all finite.
         """
+        # Told twice is told once: the server may have been lost between doing it and saying so.
+        again = self.shared is not None
         if record.status == "failed":
-            self._study.tell(trial, state=TrialState.FAIL)
+            self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=again)
         else:
-            self._study.tell(trial, [values[name] for name in self._objectives])
+            told = [values[name] for name in self._objectives]
+            self._study.tell(trial, told, skip_if_finished=again)
+        self._done(trial)
         self.records.append(record)
+
+    def finish(
+        self,
+        trial: Trial,
+        record: TrialRecord,
+        constraints: Mapping[str, float],
+        values: Mapping[str, float],
+        write: Callable[[], Path] | None = None,
+    ) -> bool:
+        """`note`, the model, `tell`; whether the trial was still this run's to end.
+
+        Args:
+            write: puts the trained model into the run folder.
+        """
+
+        def store() -> None:
+            self.note(trial, record, constraints)
+            model = None if write is None else write()
+            if model is not None and self.shared is not None:
+                trial.set_user_attr(ARTIFACT, self.shared.upload(model, trial))
+            self.tell(trial, record, values)
+
+        try:
+            with unwarned():
+                self.patiently(store)
+        except UpdateFinishedTrialError:  # another run took it for dead and has queued it anew
+            if self.shared is None:
+                raise
+            self.shared.release(trial)
+            return False
+        return True
 
     def forget(self, trial: Trial) -> None:
         """Ends a trial that was asked for and not evaluated."""
         self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        self._done(trial)
 
     def put_back(self, trial: "Trial | FrozenTrial") -> None:
         """Ends a trial that was not evaluated; a new one with its parameters is asked next."""
-        if trial.params:
-            self._study.enqueue_trial(trial.params)
+        requeue(self._study, trial)
         self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        self._done(trial)
+
+    def _done(self, trial: "Trial | FrozenTrial | int") -> None:
+        number = trial if isinstance(trial, int) else trial.number
+        self._read.add(number)
+        if self.shared is not None and not isinstance(trial, int):
+            self.shared.release(trial)
 
     def recover(
         self,
@@ -114,6 +236,8 @@ class Study:
             How many were told because they had finished, and how many are queued again.
         """
         told = queued = 0
+        if self.shared is not None:  # whose are they? `refresh` ends those of the dead
+            return told, queued
         running = (TrialState.RUNNING,)
         for trial in self._study.get_trials(deepcopy=False, states=running):
             record = record_of(trial.user_attrs)
@@ -142,41 +266,45 @@ class Study:
         """
         try:
             yield
-        except StorageInternalError as error:
+        except (StorageInternalError, SQLAlchemyError) as error:
             raise RunError(
-                f"{self.place}: the study cannot be written ({_reason(error)}); mend that (free"
+                f"{self.place}: the study cannot be written ({reason_of(error)}); mend that (free"
                 " space, close other programs that use it) and go on with --resume"
             ) from None
         except UpdateFinishedTrialError as error:
             raise RunError(
-                f"{self.place}: another session ended a trial of this one ({_reason(error)}); a"
+                f"{self.place}: another session ended a trial of this one ({reason_of(error)}); a"
                 " study is for one session at a time"
             ) from None
 
 
-def _record(trial: FrozenTrial) -> TrialRecord | None:
-    text = trial.user_attrs.get(RECORD)
-    return None if text is None else TrialRecord.from_json(json.loads(text))
+def requeue(study: optuna.Study, trial: "Trial | FrozenTrial") -> None:
+    """Queues a trial's parameters anew; its constraints are set when they are asked for."""
+    if trial.params:
+        study.enqueue_trial(trial.params)
 
 
-def _reason(error: Exception) -> str:
+def _ended(trial: FrozenTrial) -> TrialRecord | None:
+    """The record of an ended trial that counts.
+
+    One that was put back may hold that of a training whose model was never written.
+    """
+    record = record_of(trial.user_attrs)
+    failed = trial.state == TrialState.FAIL and record is not None and record.status == "failed"
+    return record if trial.state == TrialState.COMPLETE or failed else None
+
+
+def reason_of(error: Exception) -> str:
     """The database's own words, which Optuna wraps in general ones."""
-    return str(error.__cause__ or error).splitlines()[0].removeprefix("(sqlite3.OperationalError) ")
+    said = str(error.__cause__ or error).splitlines()[0]
+    for driver in ("sqlite3", "psycopg"):
+        said = said.removeprefix(f"({driver}.OperationalError) ")
+    return said
 
 
 def default_storage(run: Path) -> str:
     """SQLite in the run folder."""
     return f"{SQLITE_FILE}{run.absolute() / 'study.db'}"
-
-
-def _log_ahead(connection: Any, _: Any) -> None:
-    """Lets SQLite wait for the disk at checkpoints only.
-
-    A trial of fifty genes is as many commits, and the wait at each of them is a second a trial. A
-    killed process loses nothing by that, a power cut the last moments; neither breaks the file.
-    """
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def open_study(
@@ -185,6 +313,7 @@ def open_study(
     sampler: Callable[[int], BaseSampler],
     seed: int,
     resume: bool,
+    shared: Shared | None = None,
 ) -> Study:
     """Creates the study, or opens it with the records of its finished trials.
 
@@ -192,6 +321,7 @@ def open_study(
 
     Args:
         sampler: makes one from the seed of this session.
+        shared: the server that `storage` names; any run may join its study.
 
     Raises:
         RunError: the study cannot be read, exists without `resume`, or has other objectives.
@@ -199,45 +329,35 @@ def open_study(
     place = shown_storage(storage).removeprefix(SQLITE_FILE)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        held = optuna.storages.RDBStorage(storage)
-        engine = held.engine if storage.startswith(SQLITE_FILE) else None
-        if engine is not None:
-            event.listen(engine, "connect", _log_ahead)
-            engine.dispose()  # of the connections that were made before
+        held = open_file(storage) if shared is None else shared.storage
         study = optuna.create_study(
             storage=held,
             study_name=STUDY_NAME,
             directions=["minimize"] * len(objectives),
-            load_if_exists=resume,
+            load_if_exists=resume or shared is not None,
         )
         trials = study.get_trials(deepcopy=False)
     except optuna.exceptions.DuplicatedStudyError:
         raise RunError(f"{place}: holds a study already; add --resume to go on with it") from None
     except Exception as error:
         raise RunError(
-            f"{place}: the study cannot be opened ({_reason(error)}); restore it or"
+            f"{place}: the study cannot be opened ({reason_of(error)}); restore it or"
             " start a new run with another --out"
         ) from None
     names = study.metric_names
-    if names is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with unwarned():
+        if names is None:
             study.set_metric_names(list(objectives))
-    elif tuple(names) != objectives:
-        raise RunError(
-            f"{place}: its objectives are {', '.join(names)}; resume with the same --objectives"
+        elif tuple(names) != objectives:
+            raise RunError(
+                f"{place}: its objectives are {', '.join(names)}; resume with the same --objectives"
+            )
+        # Runs that begin together must not draw the same networks.
+        study.sampler = sampler(
+            session_seed(seed, len(trials)) if shared is None else uuid.uuid4().int % 2**32
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.sampler = sampler(session_seed(seed, len(trials)))
-    opened = Study(study, objectives, place, engine)
-    for trial in trials:
-        record = record_of(trial.user_attrs)
-        # A trial that was put back may hold the record of a training whose model was never written.
-        failed = trial.state == TrialState.FAIL and record is not None and record.status == "failed"
-        if record is not None and (trial.state == TrialState.COMPLETE or failed):
-            opened.records.append(record)
-    return opened
+    engine = held.engine if storage.startswith(SQLITE_FILE) else None
+    return Study(study, objectives, place, engine, shared)
 
 
 def session_seed(seed: int, trials: int) -> int:

@@ -1,0 +1,57 @@
+"""The time of a run: how long it has taken, and what of the rest belongs to its end."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nas.run_folder import TrialRecord
+from nas.search.rules import MOST_EXPORTED, Rules, nondominated, scored
+from nas.search.walk import winners
+from nas.training.recipe import FINAL_FACTOR, FINAL_SEEDS
+from nas.training.validation import FOLDS
+
+MOST_FINALS = 0.5  # share of a run's time that final trainings may take,
+WELCOME_FINALS = 0.33  # and up to which further seeds are planned for
+EXPORT_S = 15.0  # start of the verifying processes, report
+EXPORT_S_PER_MEMBER = 4.0  # runtimes on this machine, compiler, emulated chip
+
+
+@dataclass
+class Clock:
+    """Wall-clock of a run: when it began, when it must be done, and time of earlier sessions."""
+
+    deadline_s: float | None
+    earlier_s: float = 0.0
+    began_s: float = field(default_factory=time.monotonic)
+
+    def elapsed_s(self) -> float:
+        """Seconds of the run, earlier sessions included."""
+        return self.earlier_s + time.monotonic() - self.began_s
+
+    def left_s(self) -> float:
+        """Seconds until the deadline; infinite without one."""
+        if self.deadline_s is None:
+            return float("inf")
+        return self.deadline_s - (time.monotonic() - self.began_s)
+
+
+def reserved_s(rules: Rules, trained: Sequence[TrialRecord], workers: int, total_s: float) -> float:
+    """Seconds to keep for the end: final trainings of today's front, export, verification, report.
+
+    A first final training of every member may take up to half of the time, more of them up to a
+    third.
+    """
+    entries = scored(trained)
+    seconds = [trained[i].train_s for i in nondominated(rules, entries)]
+    if not seconds:
+        return EXPORT_S
+    members = min(len(seconds), MOST_EXPORTED)
+    mean_s = sum(seconds) / len(seconds)
+    factor = FINAL_FACTOR * (FOLDS / (FOLDS - 1) if rules.crosswise else 1.0)  # the one on all rows
+    once = factor * 1.1 * (members * mean_s / workers + max(seconds))
+    more = min((FINAL_SEEDS - 1) * once, max(0.0, total_s * WELCOME_FINALS - once))
+    # The winners of levels are trained one after the other, each by the one above it.
+    levels = len(winners(rules, trained)) if rules.distil == "walk" else 0
+    walk = levels * FINAL_FACTOR * max(seconds)
+    finals: float = min(walk + once + more, total_s * MOST_FINALS)
+    return finals + EXPORT_S + EXPORT_S_PER_MEMBER * members / workers

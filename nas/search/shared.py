@@ -1,0 +1,238 @@
+"""One run's side of a study on a server: whose turn it is, signs of life, files for the others.
+
+Runs know nothing of each other but what the server tells. A turn is a lock of the server's, which
+ends with the connection that holds it. A trial in work is leased: while its run lives, its
+heartbeat is renewed; when that stops, any other run ends the trial and queues its parameters anew.
+Whatever needs the server waits for it while it is away, and until a grace after nobody is taken for
+dead. Files travel through an artifact store of Optuna's.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import optuna
+from optuna.artifacts import (
+    Backoff,
+    Boto3ArtifactStore,
+    FileSystemArtifactStore,
+    download_artifact,
+    upload_artifact,
+)
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.trial import FrozenTrial, Trial
+from sqlalchemy import text
+from sqlalchemy.exc import (
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
+
+from nas.errors import RunError, ToolMissing
+from nas.search.storage import GRACE_S, HEARTBEAT_S, unwarned
+
+PATIENCE_S = 600.0  # for which a server may be away
+RETRY_S = 2.0
+SWEEP_S = 10.0  # between two looks for runs that have died
+S3 = "s3://"
+
+Store = Backoff | FileSystemArtifactStore
+T = TypeVar("T")
+
+
+class Shared:
+    """See the module.
+
+    Args:
+        place: the artifact store, a folder or s3://BUCKET.
+        say: tells a line to whoever watches.
+    """
+
+    def __init__(self, storage: RDBStorage, place: str, say: Callable[[str], None]) -> None:
+        self.storage = storage
+        self._place, self._store, self._say = place, open_store(place), say
+        self._leased: dict[int, None] = {}
+        self._greeted: set[int] = set()
+        self._well_since = self._swept = time.monotonic()
+        self._closed = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the signs of life and the connections."""
+        self._closed.set()
+        self.storage.engine.dispose()
+
+    @contextmanager
+    def turn(self, name: str, show: Callable[[], None] | None = None) -> Iterator[None]:
+        """Holds the lock of that name for one run at a time.
+
+        Args:
+            show: is called every second while another run has it.
+
+        Raises:
+            SQLAlchemyError: the server was lost meanwhile, and the lock with it, so that another
+                run may have had the same turn: what was done in it must be withdrawn.
+        """
+        digest = hashlib.sha256(name.encode()).digest()
+        key = {"key": int.from_bytes(digest[:8], "little", signed=True)}
+        with self.storage.engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            if show is None:
+                connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+            else:
+                trial = text("SELECT pg_try_advisory_lock(:key)")
+                while not connection.execute(trial, key).scalar():
+                    show()
+                    time.sleep(1.0)
+            unlock = text("SELECT pg_advisory_unlock(:key)")
+            try:
+                yield
+            except BaseException:
+                with suppress(SQLAlchemyError):
+                    connection.execute(unlock, key)
+                raise
+            connection.execute(unlock, key)
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Does what needs the server, and again where the server was lost over it.
+
+        Raises:
+            StorageInternalError, SQLAlchemyError: it stays away for longer than `PATIENCE_S`.
+        """
+        lost_s: float | None = None
+        while True:
+            try:
+                return action()
+            except (StorageInternalError, SQLAlchemyError) as error:
+                with suppress(SQLAlchemyError):
+                    self.storage.remove_session()  # which may hang in a transaction that is gone
+                gone_s = 0.0 if lost_s is None else time.monotonic() - lost_s
+                if not _is_lost(error) or gone_s > PATIENCE_S:
+                    raise
+            self._well_since = time.monotonic()
+            if lost_s is None:
+                self._say(
+                    "the database does not answer; waiting for it, up to"
+                    f" {PATIENCE_S / 60:.0f} minutes"
+                )
+                lost_s = time.monotonic()
+            time.sleep(RETRY_S)
+
+    def lease(self, trial: Trial) -> None:
+        """Signs of life for a trial from now on."""
+        self._leased[trial._trial_id] = None
+        self.storage.record_heartbeat(trial._trial_id)
+
+    def release(self, trial: Trial | FrozenTrial) -> None:
+        """No more signs of life: the trial has ended, or others may have it after the grace."""
+        self._leased.pop(trial._trial_id, None)
+
+    def others(self, running: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+        """Those that other runs have leased.
+
+        At first sight each is given a sign of life: a run that was killed between a trial's birth
+        and its first heartbeat leaves it without any, and what never had one never counts as dead.
+        """
+        found = [trial for trial in running if trial._trial_id not in self._leased]
+        for trial in found:
+            if trial._trial_id not in self._greeted:
+                self._greeted.add(trial._trial_id)
+                self.storage.record_heartbeat(trial._trial_id)
+        return found
+
+    def sweep(self, study: optuna.Study) -> None:
+        """Ends the trials of runs that have died; not while all may only have lost the server."""
+        now = time.monotonic()
+        if now - self._well_since < GRACE_S or now - self._swept < SWEEP_S:
+            return
+        self._swept = now
+        with unwarned():
+            fail_stale_trials(study)
+
+    def upload(self, file: Path, owner: Trial | optuna.Study) -> str:
+        """Puts a file where the others find it by the name that is returned.
+
+        Raises:
+            RunError: the store refuses.
+        """
+        try:
+            return upload_artifact(
+                artifact_store=self._store, file_path=str(file), study_or_trial=owner
+            )
+        except StorageInternalError:
+            raise
+        except Exception as error:  # a folder's OSError or whatever a bucket raises
+            raise self._refused(error) from None
+
+    def download(self, name: str, file: Path) -> None:
+        """Fetches what a run has uploaded.
+
+        Raises:
+            RunError: it is not there, or cannot be kept.
+        """
+        beside = file.with_name(f".{file.name}.{name}.tmp")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            beside.unlink(missing_ok=True)
+            download_artifact(artifact_store=self._store, file_path=str(beside), artifact_id=name)
+            beside.replace(file)
+        except ArtifactNotFound:
+            raise RunError(
+                f"{self._place}: holds no {name}, which another run left for {file.name}; give"
+                " every machine the same --artifacts"
+            ) from None
+        except Exception as error:
+            raise self._refused(error) from None
+
+    def _refused(self, error: Exception) -> RunError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return RunError(
+            f"{self._place}: the artifact store refuses ({reason}); mend that (space, rights,"
+            " credentials) and go on with --resume"
+        )
+
+    def _beat(self) -> None:
+        while not self._closed.wait(HEARTBEAT_S):
+            for trial_id in list(self._leased):
+                try:
+                    self.storage.record_heartbeat(trial_id)
+                except (StorageInternalError, SQLAlchemyError):
+                    self._well_since = time.monotonic()
+                    break
+
+
+def open_store(place: str) -> Store:
+    """The artifact store of `--artifacts`.
+
+    Raises:
+        RunError: the folder cannot be made.
+        ToolMissing: a bucket is named and boto3 is not installed.
+    """
+    if place.startswith(S3):
+        try:
+            with unwarned():
+                return Backoff(Boto3ArtifactStore(place.removeprefix(S3).strip("/")))
+        except ImportError:
+            raise ToolMissing(
+                "boto3: not installed, and needed for --artifacts s3://…; pip install 'mcu-nas[s3]'"
+            ) from None
+    try:
+        Path(place).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"--artifacts {place}: {error.strerror}; give a folder that every machine can write"
+        ) from None
+    return FileSystemArtifactStore(place)
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether the server was the reason, and not what was asked of it."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return isinstance(cause, OperationalError | InterfaceError | PendingRollbackError)

@@ -1,0 +1,91 @@
+"""The database behind a study: a file of one run, or a PostgreSQL server that several share."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+from nas.errors import ToolMissing, UsageError
+
+SQLITE_FILE = "sqlite:///"
+SERVER = "postgresql://"
+HEARTBEAT_S = 15  # between two signs of life of a trial on a server,
+GRACE_S = 60  # and without one for so long it is taken for dead
+
+# A machine that lost its power must not hold a lock for the two hours of TCP's default.
+KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+
+Requeue = Callable[[optuna.Study, FrozenTrial], None]
+
+
+def open_file(url: str) -> RDBStorage:
+    """A storage for one writer."""
+    held = RDBStorage(url)
+    if url.startswith(SQLITE_FILE):
+        event.listen(held.engine, "connect", _log_ahead)
+        held.engine.dispose()  # of the connections that were made before
+    return held
+
+
+def open_server(url: str, requeue: Requeue) -> RDBStorage:
+    """A storage for many writers, with heartbeats by the server's own clock.
+
+    Args:
+        requeue: is told of every trial that was taken for dead.
+
+    Raises:
+        ToolMissing: the driver is not installed.
+        UsageError: another driver is named.
+    """
+    if not url.startswith((SERVER, "postgresql+psycopg:")):
+        raise UsageError(f"--storage {url.partition('//')[0]}//…: write {SERVER}…, of any driver")
+    url = url.replace(SERVER, "postgresql+psycopg://", 1)
+    for last in (False, False, True):
+        try:
+            with unwarned():  # heartbeats
+                return RDBStorage(
+                    url,
+                    # A connection that a restarted server has closed is noticed before it is used.
+                    engine_kwargs={"pool_pre_ping": True, "connect_args": {"options": KEEPALIVE}},
+                    heartbeat_interval=HEARTBEAT_S,
+                    grace_period=GRACE_S,
+                    heartbeat_stale_trial_callback=requeue,
+                )
+        except ImportError:
+            raise ToolMissing(
+                "psycopg: not installed, and needed for --storage postgresql://…; pip install"
+                " 'mcu-nas[postgresql]'"
+            ) from None
+        except (IntegrityError, ProgrammingError):  # another run makes the same tables just now
+            if last:
+                raise
+            time.sleep(1.0)
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Without Optuna's warnings of what it may yet change, and of what is done here on purpose."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.filterwarnings("ignore", "Heartbeat of storage")  # they are ours
+        warnings.filterwarnings("ignore", "The constraint value is ignored")  # noted twice
+        yield
+
+
+def _log_ahead(connection: Any, _: Any) -> None:
+    """Lets SQLite wait for the disk at checkpoints only.
+
+    A trial of fifty genes is as many commits, and the wait at each of them is a second a trial. A
+    killed process loses nothing by that, a power cut the last moments; neither breaks the file.
+    """
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")

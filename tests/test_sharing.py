@@ -1,0 +1,227 @@
+"""Many runs on one study: PostgreSQL in a temporary folder, runs in processes and side by side."""
+
+import importlib.util
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from postgres_cluster import Cluster, cluster, server_tools
+
+from nas.cli import main
+from nas.errors import RunError, UsageError
+from nas.run_folder import TrialRecord, summarise
+from nas.search.meeting import about, meet, sources_hash
+from nas.search.shared import Shared, open_store
+from nas.search.shared_ledger import SharedLedger
+from nas.search.storage import open_server
+from nas.search.study import requeue
+from nas.training.teacher import Teacher
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import many_workers  # noqa: E402  (its drills, in short)
+
+MANIFEST: dict[str, Any] = {
+    "data": {"hash": "d" * 64, "modalities": ["accel"]},
+    "profile": {"hash": "p" * 64},
+    "space": "conv",
+    "space_file": None,
+    "objectives": ["error", "ram"],
+    "metric": "accuracy",
+    "validation": "split",
+    "distil": "logits",
+    "teacher_kind": "conv",
+    "own_teacher": None,
+    "seed": 0,
+    "limits": [None, None],
+    "cost_table": "c" * 64,
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Cluster]:
+    missing = server_tools() is None or importlib.util.find_spec("psycopg") is None
+    if missing and "NAS_REQUIRE_POSTGRESQL" not in os.environ:
+        pytest.skip("PostgreSQL or its driver is not installed")
+    with cluster() as made:
+        yield made
+
+
+@pytest.fixture
+def url(server: Cluster, request: pytest.FixtureRequest) -> str:
+    """A new database."""
+    name = f"t{abs(hash(request.node.nodeid))}"
+    server.sql(f"CREATE DATABASE {name}")
+    return server.url.removesuffix("postgres") + name
+
+
+def joined(url: str, folder: Path) -> Shared:
+    return Shared(open_server(url, requeue), str(folder), print)
+
+
+# ---------------------------------------------------------------- drills
+
+
+def drilled(server: Cluster, **changed: Any) -> dict[str, Any]:
+    usual = {"trainings": 24, "train_s": 0.5, "kill_every": 0.0, "restart_every": 0.0}
+    usual |= {"grace_s": 6, "sampler": "random", "name": "drill"}
+    return many_workers.drill(server, 3, Namespace(**usual | changed))
+
+
+@pytest.mark.parametrize(
+    "harm", ({}, {"kill_every": 9.0}, {"restart_every": 9.0}), ids=("none", "kill", "restart")
+)
+def test_nothing_is_lost_or_trained_twice(
+    harm: dict[str, float], server: Cluster, request: pytest.FixtureRequest
+) -> None:
+    trainings = 24 if not harm else 72
+    found = drilled(server, trainings=trainings, name=request.node.callspec.id, **harm)
+    assert found["trained"] == trainings
+    assert found["trained_twice"] == found["lost"] == found["left_open"] == 0
+    assert found["fronts"] == found["fronts_equal"] == 3
+    for key in harm:
+        assert found[{"kill_every": "killed", "restart_every": "restarted"}[key]] > 0
+
+
+# ---------------------------------------------------------------- who may join
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    (
+        ("data", {"hash": "e" * 64, "modalities": ["accel"]}, "data is dddd"),
+        ("data", {"hash": "d" * 64, "modalities": ["gyro"]}, "modalities is"),
+        ("metric", "macro_f1", "metric is accuracy in the study and macro_f1 on this machine"),
+        ("seed", 1, "seed is 0 in the study and 1"),
+    ),
+)
+def test_a_run_with_other_data_or_options_is_refused(
+    key: str, value: Any, said: str, url: str, tmp_path: Path
+) -> None:
+    meet(url, str(tmp_path), MANIFEST, 2, print).shared.close()
+    meet(url, str(tmp_path), MANIFEST, 2, print).shared.close()
+    with pytest.raises(RunError, match=said):
+        meet(url, str(tmp_path), MANIFEST | {key: value}, 2, print)
+
+
+def test_a_run_of_another_version_is_refused(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet(url, str(tmp_path), MANIFEST, 2, print).shared.close()
+    monkeypatch.setattr("nas.search.meeting.sources_hash", lambda: "0" * 64)
+    with pytest.raises(RunError, match=r"version is .* and 0{12}.* on this machine"):
+        meet(url, str(tmp_path), MANIFEST, 2, print)
+
+
+def test_the_version_is_that_of_the_files() -> None:
+    assert about(MANIFEST)["version"] == sources_hash() == sources_hash()
+    assert "storage" not in about(MANIFEST)
+
+
+def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"127.0.0.1:1/x: the database cannot be used \(.*refused"):
+        meet("postgresql://u:secret@127.0.0.1:1/x", str(tmp_path), MANIFEST, 2, print)
+
+
+def test_only_one_driver_is_spoken(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"write postgresql://…"):
+        open_server("postgresql+pg8000://u@127.0.0.1/x", requeue)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    (
+        (["--storage", "postgresql://h/d"], "add --artifacts FOLDER or s3://BUCKET"),
+        (["--artifacts", "x"], "--artifacts: only with --storage postgresql"),
+        (
+            ["--storage", "postgresql://h/d", "--artifacts", "x", "--distil", "walk"],
+            "--distil walk: its teachers are of one machine",
+        ),
+    ),
+)
+def test_options_that_cannot_be_shared_are_refused(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["search", "--data", "x.npz", "--trials", "1", *options]) == 1
+    assert said in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- the teacher, files
+
+
+def test_the_teacher_is_made_once_and_fetched_by_the_others(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "made.npz"
+    file.write_bytes(b"answers")
+    teacher = Teacher("conv", "abc", file, 0.9, 0.8, 10, 40)
+    store = str(tmp_path / "store")
+    made, calls = [meet(url, store, MANIFEST, 2, print) for _ in range(2)], []
+
+    def make() -> Teacher:
+        calls.append(1)
+        return teacher
+
+    first = made[0].teacher(tmp_path / "a", make, lambda: None)
+    second = made[1].teacher(tmp_path / "b", make, lambda: None)
+    assert first == teacher and calls == [1]
+    assert second.file.read_bytes() == b"answers" and tmp_path / "b" in second.file.parents
+    assert second.to_json() == teacher.to_json()
+    for meeting in made:
+        meeting.shared.close()
+
+
+def test_a_store_that_does_not_hold_a_file_is_named(url: str, tmp_path: Path) -> None:
+    shared = joined(url, tmp_path / "store")
+    with pytest.raises(RunError, match=r"holds no nothing, .*give every machine the same --artif"):
+        shared.download("nothing", tmp_path / "x.npz")
+    assert not list(tmp_path.glob("*x.npz*"))
+    shared.close()
+
+
+def test_a_store_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"--artifacts .*file/x: .*; give a folder"):
+        open_store(str(tmp_path / "file" / "x"))
+
+
+# ---------------------------------------------------------------- final trainings
+
+
+def record(number: int) -> TrialRecord:
+    from test_search import PROFILE, Point
+
+    from nas.hardware.budget import price
+
+    point = Point(number, 0)
+    priced = price(point.lower(), PROFILE)
+    cost = summarise(priced.graph, priced.cost)
+    return TrialRecord(
+        number, f"c{number:012x}", "trained", 0.5, cost, 1.0, 1.0, "", point.to_json()
+    )
+
+
+def test_final_trainings_are_shared_out(url: str, tmp_path: Path) -> None:
+    places = [tmp_path / "a", tmp_path / "b"]
+    sides = [joined(url, tmp_path / "store") for _ in places]
+    one, other = (SharedLedger(p, s) for p, s in zip(places, sides, strict=True))
+    job = (record(1), 1)
+    with one.turn():
+        one.claim(job)
+    other.refresh()
+    assert other.elsewhere == {(job[0].id, 1)} and not other.holds(job[0].id, 1)
+    one.add(job, b"model", 0.75, "teacher")
+    assert other.refresh() and other.elsewhere == frozenset()
+    assert other.scores(job[0].id) == {1: 0.75} and other.teachers(job[0].id) == {1: "teacher"}
+    other.fetch(job[0].id, 1)
+    assert (places[1] / "trained" / f"{job[0].id}.1.npz").read_bytes() == b"model"
+    second = (record(2), 1)
+    with other.turn():
+        other.claim(second)
+    other.drop(second)
+    one.refresh()
+    assert one.elsewhere == frozenset() and not one.holds(second[0].id, 1)
+    for side in sides:
+        side.close()
