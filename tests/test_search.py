@@ -509,6 +509,26 @@ def test_a_lucky_score_does_not_survive_and_what_it_hid_comes_up(tmp_path: Path)
     assert found[1].estimate < 0.41 and all(set(f.scores) == SEEDS for f in found)
 
 
+def test_an_unlucky_candidate_has_a_final_training_and_a_hopeless_one_none(tmp_path: Path) -> None:
+    """Final trainings add .04 to .06: what is level with a smaller member may have been unlucky."""
+    unlucky, hopeless = entry(8, 0.7, 23), entry(9, 0.66, 24)
+
+    def longer(job: Training) -> Trained:
+        score = 0.73 if units(job) == 23 else 0.5 + 0.01 * (units(job) - 2)
+        return Trained(b"final", score + 0.04 + job.seed % 3 / 100, 2.0)
+
+    pool = FakePool(longer)
+    trained = [*FRONT, unlucky, hopeless]
+    finalists = train_finals(
+        rules(), trained, pool, tmp_path, lambda: float("inf"), Progress(quiet=True)
+    )
+    made = [units(job) for job in pool.jobs]
+    assert made.count(23) == FINAL_SEEDS and 24 not in made
+    assert finalists[0].record == unlucky
+    first = made.index(23)
+    assert 0 < first < made.index(FRONT[0].architecture["units"]), "its hopes rank it"
+
+
 def test_finals_of_an_earlier_session_are_taken_over(tmp_path: Path) -> None:
     first = finals(FakePool(final_score), tmp_path, count=2)
     pool = FakePool(final_score)

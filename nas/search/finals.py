@@ -4,10 +4,13 @@ A search's best scores are flattered by having been chosen: on a small validatio
 of a hundred is mostly luck (the winner's curse). So a score of the search only admits a candidate
 to a race. Whoever is on the front is trained again, `FINAL_FACTOR` times as long, and from then on
 the mean of these trainings stands for it, without the score that got it there; when a lucky one
-falls, those that it hid come up and are trained in turn. The best few go first. Of a candidate's
-trainings the one nearest to their mean ships, not the luckiest, and the interval counts the spread
-between seeds. A member that time did not reach keeps its training of the search, which the column
-`steps` of the front shows.
+falls, those that it hid come up and are trained in turn. The loser's curse is the other side: an
+unlucky candidate is hidden by one that is no better, the more so as final trainings are longer and
+raise the scores of those who have had one. How much they raise them, and how differently, is known
+from these; whoever would be on the front with that much more has one final training, too. The best
+few go first. Of a candidate's trainings the one nearest to their mean ships, not the luckiest, and
+the interval counts the spread between seeds. A member that time did not reach keeps its training of
+the search, which the column `steps` of the front shows.
 """
 
 import time
@@ -16,17 +19,21 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
+
+import numpy as np
 
 from nas.progress import Progress, clock
 from nas.run_folder import TrialRecord
 from nas.search.ledger import Job, Ledger, final_training, model_file
-from nas.search.rules import Rules, front_of
+from nas.search.rules import Rules, front_of, undominated
 from nas.search.walk import STANDING, Walk
 from nas.training.recipe import FINAL_FACTOR, FINAL_SEEDS
 from nas.training.workers import MOST_DEATHS, Pool, no_interrupt, train
 
 BEST = 4  # members of the front that are a training ahead of the rest
+FEW_GAINS = 3  # candidates whose final trainings tell what one adds
 
 
 @dataclass(frozen=True)
@@ -169,9 +176,12 @@ def _show(progress: Progress, front: Sequence[Finalist], left_s: float) -> None:
 class _Race:
     """Who is on the front by what is known so far, and whose turn it is.
 
+    Made anew with each score only, as it takes seconds where hundreds of networks do not dominate
+    each other.
+
     Attributes:
-        front: by estimates, the best first; made anew with each score only, as it takes seconds
-            where hundreds of networks do not dominate each other.
+        front: by estimates, the best first.
+        hidden: whom a final training may bring onto it, and the score that is hoped for.
     """
 
     def __init__(
@@ -179,19 +189,31 @@ class _Race:
     ) -> None:
         self.rules, self.trained, self.ledger, self.walk = rules, trained, ledger, walk
         self.given_up: list[Job] = []
-        self.front = self._front()
+        self.front: list[Finalist] = []
+        self.hidden: list[tuple[Finalist, float]] = []
+        self._rank()
 
     def store(self, job: Job, model: bytes, val_score: float) -> None:
         """A final training that has ended."""
         _, taught_by = self.walk.teacher_of(self.rules, job[0].cost)
         self.ledger.add(job, model, val_score, taught_by)
-        self.front = self._front()
+        self._rank()
 
-    def _front(self) -> list[Finalist]:
+    def _rank(self) -> None:
         ledger = self.ledger
         every = [Finalist(r, ledger.scores(r.id), ledger.teachers(r.id)) for r in self.trained]
-        members = front_of(self.rules, [(f.record.cost, f.estimate) for f in every])
-        return sorted((every[i] for i in members), key=lambda f: (-f.estimate, f.record.number))
+        entries = [(f.record.cost, f.estimate) for f in every]
+        members = front_of(self.rules, entries)
+        self.front = [every[i] for i in members]
+        self.front.sort(key=lambda f: (-f.estimate, f.record.number))
+        gains = [f.estimate - (f.record.val_score or 0.0) for f in every if f.scores]
+        if len(gains) < FEW_GAINS:
+            return
+        hope = fmean(gains) + pstdev(gains)
+        untried = [f for i, f in enumerate(every) if not f.scores and i not in members]
+        hoped = [(f.record.cost, f.estimate + hope) for f in untried]
+        admitted = undominated(self.rules, hoped, [entries[i] for i in members])
+        self.hidden = [(untried[i], hoped[i][1]) for i in np.flatnonzero(admitted)]
 
     def claim(self, running: Collection[Job]) -> Job | None:
         """The next final training, which no other run makes; None as in `next`."""
@@ -199,7 +221,7 @@ class _Race:
         def choose() -> Job | None:
             with self.ledger.turn():
                 if self.ledger.refresh():
-                    self.front = self._front()
+                    self._rank()
                 job = self.next(running)
                 if job is not None:
                     self.ledger.claim(job)
@@ -210,7 +232,8 @@ class _Race:
     def next(self, running: Collection[Job]) -> Job | None:
         """The next final training, or None when every member has had its share.
 
-        Whoever has the fewest comes first, the best members one training ahead of the rest.
+        Whoever has the fewest comes first, the best members one training ahead of the rest; the
+        hidden have one, in the order of what is hoped for.
         """
         begun = [(record.id, repetition) for record, repetition in (*running, *self.given_up)]
         begun += self.ledger.elsewhere
@@ -220,10 +243,14 @@ class _Race:
             taken |= member.scores.keys()
             left = set(range(1, FINAL_SEEDS + 1)) - taken
             if left:
-                turns.append((len(taken) - (rank < BEST), rank, member.record, min(left)))
+                turn = len(taken) - (rank < BEST)
+                turns.append((turn, -member.estimate, member.record, min(left)))
+        for member, hoped in self.hidden:
+            if all(identity != member.record.id for identity, _ in begun):
+                turns.append((0, -hoped, member.record, 1))
         if not turns:
             return None
-        return min(turns, key=lambda turn: turn[:2])[2:]
+        return min(turns, key=lambda turn: (*turn[:2], turn[2].number))[2:]
 
 
 def shipped_file(run: Path, finalist: Finalist) -> Path:

@@ -86,6 +86,23 @@ def nondominated(rules: Rules, entries: Sequence[tuple[CostSummary, float]]) -> 
     return np.flatnonzero(pareto.front(chosen) & pareto.front(every))
 
 
+def undominated(
+    rules: Rules,
+    entries: Sequence[tuple[CostSummary, float]],
+    front: Sequence[tuple[CostSummary, float]],
+) -> NDArray[np.bool_]:
+    """Which (cost, val_score) entries no member of `front` equals or beats in every objective."""
+
+    def values(some: Sequence[tuple[CostSummary, float]]) -> NDArray[np.float64]:
+        rows = [rules.values(cost, score) for cost, score in some]
+        table = [[row[name] for name in rules.objectives] for row in rows]
+        return np.array(table).reshape(-1, len(rules.objectives))
+
+    beaten: NDArray[np.bool_] = np.all(values(front)[None] <= values(entries)[:, None], 2)
+    alone: NDArray[np.bool_] = beaten.sum(1) == 0
+    return alone
+
+
 def front_of(rules: Rules, entries: Sequence[tuple[CostSummary, float]]) -> list[int]:
     """Indexes of the entries on the front; beyond MOST_EXPORTED the largest contributions stay.
 
