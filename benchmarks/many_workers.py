@@ -22,9 +22,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -41,13 +42,14 @@ from nas.search import shared as shared_study
 from nas.search import storage
 from nas.search.clock import Clock
 from nas.search.engine import Search
+from nas.search.genes import choices_of
 from nas.search.rules import OBJECTIVES, nondominated, scored
 from nas.search.samplers import sampler_of
 from nas.search.shared import Shared
 from nas.search.storage import open_server
 from nas.search.study import STUDY_NAME, open_study, requeue
 from nas.search.trial_record import record_of
-from nas.training.evaluate import Trained
+from nas.space import FixedTrial, architecture_id
 from nas.training.workers import Training
 
 RULES = rules_for(
@@ -80,7 +82,9 @@ class Sleeping:
             self.trained += 1
             macs = sum(job.graph.macs(op) for op in job.graph.ops)
             score = 0.98 - 20 / (40 + macs**0.5) - 0.02 * rng.random()
-            future.set_result(Trained(b"model", score, self._train_s))
+            future.set_result(
+                SimpleNamespace(model=b"model", val_score=score, train_s=self._train_s)
+            )
 
     def replace(self) -> None:
         """Nothing dies here alone."""
@@ -244,15 +248,23 @@ def judge(url: str, fronts: Sequence[Sequence[str]]) -> dict[str, Any]:
 
 
 def _again(trial: Any, trials: Sequence[Any], records: dict[int, Any]) -> bool:
-    """Whether an interrupted trial's parameters were asked for again, later."""
+    """Whether an interrupted trial was asked for again, or an equal network in another trial."""
     if records[trial.number] is not None and records[trial.number].status == "failed":
         return True
-    return any(
-        other.number != trial.number
-        and trial.params.items()
-        <= (other.system_attrs.get("fixed_params", {}) | other.params).items()
-        for other in trials
-    )
+    genes = {t.number: t.system_attrs.get("fixed_params", {}) | t.params for t in trials}
+    later = (held for number, held in genes.items() if number > trial.number)
+    if any(trial.params.items() <= held.items() for held in later):
+        return True
+    choices = choices_of(RULES.space, RULES.problem)
+    ended = (TrialState.COMPLETE, TrialState.WAITING)
+    alike = [genes[t.number] for t in trials if t.state in ended]
+    return trial.params.keys() == choices.keys() and _network(trial.params) in {
+        _network(held) for held in alike if held.keys() == choices.keys()
+    }
+
+
+def _network(genes: Mapping[str, Any]) -> str:
+    return architecture_id(RULES.space.sample(FixedTrial(genes), RULES.problem))
 
 
 def main() -> None:
