@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.exceptions import StorageInternalError
 from postgres_cluster import Cluster, cluster, server_tools
+from sqlalchemy.exc import OperationalError
 
 from nas.cli import main
 from nas.errors import RunError, UsageError
 from nas.run_folder import TrialRecord, summarise
+from nas.search import shared as shared_study
 from nas.search.meeting import about, meet, sources_hash
 from nas.search.shared import Shared, open_store
 from nas.search.shared_ledger import SharedLedger
@@ -185,6 +188,43 @@ def test_a_store_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"--artifacts .*file/x: .*; give a folder"):
         open_store(str(tmp_path / "file" / "x"))
+
+
+# ---------------------------------------------------------------- a server that is away
+
+
+def test_what_needs_a_lost_server_waits_for_it(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_study, "RETRY_S", 0.0)
+    said: list[str] = []
+    shared = Shared(open_server(url, requeue), str(tmp_path), said.append)
+    lost = iter((StorageInternalError("optuna"), OperationalError("statement", None, Exception())))
+
+    def action() -> int:
+        for error in lost:
+            raise error from OperationalError("statement", None, Exception("server closed"))
+        return 3
+
+    assert shared.patiently(action) == 3
+    assert said == ["the database does not answer; waiting for it, up to 10 minutes"]
+    monkeypatch.setattr(shared_study, "PATIENCE_S", -60.0)
+    lost = iter([OperationalError("statement", None, Exception("closed"))] * 9)
+    with pytest.raises(RunError, match=r"the database was away .*go on with --resume"):
+        shared.patiently(action)
+    with pytest.raises(StorageInternalError, match="refused"):
+        shared.patiently(lambda: (_ for _ in ()).throw(StorageInternalError("refused")))
+    shared.close()
+
+
+def test_a_turn_whose_lock_was_lost_fails(url: str, tmp_path: Path, server: Cluster) -> None:
+    shared = joined(url, tmp_path)
+    kill = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+    with pytest.raises(OperationalError), shared.turn("ask"):
+        server.sql(kill)
+    with shared.turn("ask"):
+        pass
+    shared.close()
 
 
 # ---------------------------------------------------------------- final trainings

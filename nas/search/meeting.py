@@ -18,8 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas.errors import RunError
 from nas.manifest import SAME_ON_RESUME, shown_storage
 from nas.search.shared import Shared
-from nas.search.storage import open_server
-from nas.search.study import STUDY_NAME, reason_of, requeue
+from nas.search.storage import open_server, reason_of
+from nas.search.study import STUDY_NAME, requeue
 from nas.training.teacher import Teacher
 
 ABOUT, TEACHER = "about", "teacher"  # attributes of the study

@@ -36,7 +36,7 @@ from sqlalchemy.exc import (
 )
 
 from nas.errors import RunError, ToolMissing
-from nas.search.storage import GRACE_S, HEARTBEAT_S, unwarned
+from nas.search.storage import GRACE_S, HEARTBEAT_S, reason_of, unwarned
 
 PATIENCE_S = 600.0  # for which a server may be away
 RETRY_S = 2.0
@@ -104,7 +104,8 @@ class Shared:
         """Does what needs the server, and again where the server was lost over it.
 
         Raises:
-            StorageInternalError, SQLAlchemyError: it stays away for longer than `PATIENCE_S`.
+            RunError: it stays away for longer than `PATIENCE_S`.
+            StorageInternalError, SQLAlchemyError: it refuses.
         """
         lost_s: float | None = None
         while True:
@@ -113,9 +114,13 @@ class Shared:
             except (StorageInternalError, SQLAlchemyError) as error:
                 with suppress(SQLAlchemyError):
                     self.storage.remove_session()  # which may hang in a transaction that is gone
-                gone_s = 0.0 if lost_s is None else time.monotonic() - lost_s
-                if not _is_lost(error) or gone_s > PATIENCE_S:
+                if not _is_lost(error):
                     raise
+                if lost_s is not None and time.monotonic() - lost_s > PATIENCE_S:
+                    raise RunError(
+                        f"the database was away for {PATIENCE_S / 60:.0f} minutes"
+                        f" ({reason_of(error)}); start it and go on with --resume"
+                    ) from None
             self._well_since = time.monotonic()
             if lost_s is None:
                 self._say(

@@ -71,6 +71,14 @@ def open_server(url: str, requeue: Requeue) -> RDBStorage:
     raise AssertionError("unreachable")
 
 
+def reason_of(error: Exception) -> str:
+    """The database's own words, which Optuna wraps in general ones."""
+    said = str(error.__cause__ or error).splitlines()[0]
+    for driver in ("sqlite3", "psycopg"):
+        said = said.removeprefix(f"({driver}.OperationalError) ")
+    return said
+
+
 @contextmanager
 def unwarned() -> Iterator[None]:
     """Without Optuna's warnings of what it may yet change, and of what is done here on purpose."""

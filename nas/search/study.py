@@ -34,7 +34,7 @@ from nas.errors import RunError
 from nas.manifest import shown_storage
 from nas.run_folder import TrialRecord
 from nas.search.shared import Shared
-from nas.search.storage import SQLITE_FILE, open_file, unwarned
+from nas.search.storage import SQLITE_FILE, open_file, reason_of, unwarned
 from nas.search.trial_record import RECORD, record_of
 from nas.space import Genes
 
@@ -84,10 +84,14 @@ class Study:
 
     def begin_with(self, starts: Sequence[Genes]) -> None:
         """Queues trials of given genes, in a new study only; they are asked for first."""
-        with self.turn():
-            if not self._study.get_trials(deepcopy=False):
-                for genes in starts:
-                    self._study.enqueue_trial(dict(genes))
+
+        def queue() -> None:
+            with self.turn():
+                if not self._study.get_trials(deepcopy=False):
+                    for genes in starts:
+                        self._study.enqueue_trial(dict(genes))
+
+        self.patiently(queue)
 
     def turn(self) -> AbstractContextManager[None]:
         """Within it no other run asks: of one architecture only one of them makes a claim."""
@@ -292,14 +296,6 @@ def _ended(trial: FrozenTrial) -> TrialRecord | None:
     record = record_of(trial.user_attrs)
     failed = trial.state == TrialState.FAIL and record is not None and record.status == "failed"
     return record if trial.state == TrialState.COMPLETE or failed else None
-
-
-def reason_of(error: Exception) -> str:
-    """The database's own words, which Optuna wraps in general ones."""
-    said = str(error.__cause__ or error).splitlines()[0]
-    for driver in ("sqlite3", "psycopg"):
-        said = said.removeprefix(f"({driver}.OperationalError) ")
-    return said
 
 
 def default_storage(run: Path) -> str:
