@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from postgres_cluster import Cluster, cluster, server_tools
 from sqlalchemy.exc import OperationalError
+from test_end_to_end import table, write_data
 
 from nas.cli import main
 from nas.errors import RunError, UsageError
@@ -88,6 +90,27 @@ def test_nothing_is_lost_or_trained_twice(
     assert found["fronts"] == found["fronts_equal"] == 3
     for key in harm:
         assert found[{"kill_every": "killed", "restart_every": "restarted"}[key]] > 0
+
+
+def test_two_runs_of_one_command_end_with_one_front(url: str, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "tiny.npz")
+    command = [sys.executable, str(ROOT / "run_search.py"), "--data", str(data), "--trials", "4"]
+    command += ["--storage", url, "--artifacts", str(tmp_path / "store"), "--no-verify", "--quiet"]
+    command += ["--workers", "1", "--no-distil"]
+    runs = [tmp_path / name for name in ("one", "other")]
+    started = [
+        subprocess.Popen([*command, "--out", str(run)], stderr=subprocess.PIPE, text=True)
+        for run in runs
+    ]
+    for process in started:
+        _, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+    trials, fronts = ([table(run / name) for run in runs] for name in ("trials.csv", "front.csv"))
+    one, other = ({row["id"]: row["val_score"] for row in rows} for rows in trials)
+    assert one == other and len(one) == 4
+    assert {r["id"] for r in fronts[0]} == {r["id"] for r in fronts[1]}
+    made = [{file.name for file in (run / "trained").glob("c?*.npz")} for run in runs]
+    assert made[0] and made[1] and made[0] != made[1], "each has trained some, and fetched others"
 
 
 # ---------------------------------------------------------------- who may join
