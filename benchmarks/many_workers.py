@@ -38,7 +38,6 @@ from made_up_rules import rules_for
 from postgres_cluster import Cluster, cluster
 
 from nas.progress import Progress
-from nas.search import shared as shared_study
 from nas.search import storage
 from nas.search.clock import Clock
 from nas.search.engine import Search
@@ -138,7 +137,6 @@ def work(chosen: argparse.Namespace) -> None:
 def set_grace(grace_s: int) -> None:
     """How soon the dead are noticed in this process."""
     storage.HEARTBEAT_S, storage.GRACE_S = max(1, grace_s // 4), grace_s
-    shared_study.HEARTBEAT_S, shared_study.GRACE_S = storage.HEARTBEAT_S, grace_s
 
 
 def start(url: str, place: Path, chosen: argparse.Namespace) -> "subprocess.Popen[str]":

@@ -112,9 +112,10 @@ class Lines:
 
     def has(self, place: Place, variant: str) -> bool:
         """Whether this result is there."""
-        wanted = (place.row, place.data.stem, place.seed, variant)
+        wanted = (place.row, place.data.stem, place.seed, variant, place.validation == "cross")
         return any(
-            wanted == tuple(r[k] for k in ("row", "data", "seed", "variant")) for r in self.rows
+            wanted == (r["row"], r["data"], r["seed"], r["variant"], r.get("validation") == "cross")
+            for r in self.rows
         )
 
     def add(self, row: dict[str, Any]) -> None:
@@ -159,6 +160,8 @@ def result(
 ) -> dict[str, Any]:
     """One line."""
     row = {"row": place.row, "data": place.data.stem, "seed": place.seed, "variant": variant}
+    if place.validation is not None:  # otherwise as the size of the validation split has it
+        row["validation"] = place.validation
     return row | {"val_score": scores[0], "test_score": scores[1]} | values | {"commit": commit()}
 
 
@@ -183,7 +186,6 @@ def found(place: Place) -> dict[str, Any]:
         distilled=manifest["teacher"]["kind"] != "none",
         verified=best["verified"],
         modalities=best["modalities"],
-        validation=manifest["validation"],
         teacher=manifest["teacher"],
         trained=manifest["trials"]["trained"],
         minutes=manifest["elapsed_s"] / 60,

@@ -60,6 +60,11 @@ Row = dict[str, Any]
 Place = tuple[str, str]  # system, data
 
 
+def goal_of(system: str, data: str) -> float:
+    """What a row must reach, however its candidates were judged."""
+    return GOALS[system, data.removesuffix(CROSSWISE)]
+
+
 def by_place(rows: Iterable[Row]) -> dict[Place, dict[str, list[Row]]]:
     """(system, data) -> variant -> its rows, one a seed; the teacher is a variant, too."""
     places: dict[Place, dict[str, list[Row]]] = {}
@@ -106,7 +111,7 @@ def overview(places: dict[Place, dict[str, list[Row]]]) -> str:
         costs = [_joined([_middle(rows, key)], form) for key, form in COSTS.values()]
         trained = " ".join(str(row["trained"]) for row in rows)
         minutes = " ".join(f"{row['minutes']:.0f}" for row in rows)
-        goal = f"{GOALS[system, data.removesuffix(CROSSWISE)]:.3f}"
+        goal = f"{goal_of(system, data):.3f}"
         cells = [system, data, _with_seeds(rows), goal, *costs, minutes, trained]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -150,7 +155,7 @@ def figure(system: str, places: dict[Place, dict[str, list[Row]]]) -> str:
     ]
     top = TOP
     for data, variants in panels.items():
-        parts += _panel(data, variants, GOALS[system, data.removesuffix(CROSSWISE)], top)
+        parts += _panel(data, variants, goal_of(system, data), top)
         top += ROW * len(variants) + 64
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -223,7 +228,7 @@ def main() -> None:
         panels = {data: v for (name, data), v in places.items() if name == system}
         print(f"### {system}\n\n{table(panels)}\n")
         for data, variants in panels.items():
-            goal = GOALS[system, data.removesuffix(CROSSWISE)]
+            goal = goal_of(system, data)
             best = _middle(variants.get("found", []), "test_score")
             if best is not None:
                 reached = "reached" if best >= goal else "MISSED"

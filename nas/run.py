@@ -179,7 +179,14 @@ class _Session:
         )
         say(f"judged by {about(self.judged)}")
         meeting = self._meet()
-        shared = None if meeting is None else meeting.shared
+        try:
+            self._search(workers, chosen, meeting)
+        finally:
+            if meeting is not None:
+                meeting.shared.close()
+
+    def _search(self, workers: Pool, chosen: Choice, meeting: Meeting | None) -> None:
+        """The teacher, then everything that it teaches."""
         teacher = self._teacher(workers, chosen, meeting)
         taught = (
             ""
@@ -188,15 +195,10 @@ class _Session:
         )
         self.manifest["teacher"] = {"kind": "none"} if teacher is None else teacher.to_json()
         self.rules = replace(self.rules, teacher=None if teacher is None else teacher.file)
-        search = Search(
-            self.rules, self._open_study(shared), workers, self.run, self.clock, self.progress
-        )
-        self.records = search.study.records
-        try:
-            self._seek(search, workers, taught)
-        finally:
-            if shared is not None:
-                shared.close()
+        study = self._open_study(None if meeting is None else meeting.shared)
+        search = Search(self.rules, study, workers, self.run, self.clock, self.progress)
+        self.records = study.records
+        self._seek(search, workers, taught)
 
     def _seek(self, search: Search, workers: Pool, taught: str) -> None:
         """The search, its final trainings, and what the front scores on test."""

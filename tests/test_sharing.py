@@ -14,10 +14,10 @@ from optuna.exceptions import StorageInternalError
 from postgres_cluster import Cluster, cluster, server_tools
 from sqlalchemy.exc import OperationalError
 from test_end_to_end import table, write_data
+from test_search import entry
 
 from nas.cli import main
 from nas.errors import RunError, UsageError
-from nas.run_folder import TrialRecord, summarise
 from nas.search import shared as shared_study
 from nas.search.meeting import about, meet, sources_hash
 from nas.search.shared import Shared, open_store
@@ -253,24 +253,11 @@ def test_a_turn_whose_lock_was_lost_fails(url: str, tmp_path: Path, server: Clus
 # ---------------------------------------------------------------- final trainings
 
 
-def record(number: int) -> TrialRecord:
-    from test_search import PROFILE, Point
-
-    from nas.hardware.budget import price
-
-    point = Point(number, 0)
-    priced = price(point.lower(), PROFILE)
-    cost = summarise(priced.graph, priced.cost)
-    return TrialRecord(
-        number, f"c{number:012x}", "trained", 0.5, cost, 1.0, 1.0, "", point.to_json()
-    )
-
-
 def test_final_trainings_are_shared_out(url: str, tmp_path: Path) -> None:
     places = [tmp_path / "a", tmp_path / "b"]
     sides = [joined(url, tmp_path / "store") for _ in places]
     one, other = (SharedLedger(p, s) for p, s in zip(places, sides, strict=True))
-    job = (record(1), 1)
+    job = (entry(1, 0.5, 4), 1)
     with one.turn():
         one.claim(job)
     other.refresh()
@@ -280,7 +267,7 @@ def test_final_trainings_are_shared_out(url: str, tmp_path: Path) -> None:
     assert other.scores(job[0].id) == {1: 0.75} and other.teachers(job[0].id) == {1: "teacher"}
     other.fetch(job[0].id, 1)
     assert (places[1] / "trained" / f"{job[0].id}.1.npz").read_bytes() == b"model"
-    second = (record(2), 1)
+    second = (entry(2, 0.5, 8), 1)
     with other.turn():
         other.claim(second)
     other.drop(second)

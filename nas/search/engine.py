@@ -195,24 +195,29 @@ class Search:
             if max(self.rules.budget.excess(priced.cost).values()) > 0:
                 return pending, "infeasible"
             with self.study.turn():
-                return self._decide(pending)
+                fate = self._decide(pending)
+            if fate is None:
+                self.study.put_back(trial)
         except BaseException:
             self.study.abandon(trial)
             raise
+        return None if fate is None else (pending, fate)
 
-    def _decide(self, pending: _Pending) -> tuple[_Pending, Fate] | None:
-        """What becomes of a network that fits: one to be trained is claimed in this run's turn."""
+    def _decide(self, pending: _Pending) -> Fate | None:
+        """What becomes of a network that fits: one to be trained is claimed in this run's turn.
+
+        None if other runs have meanwhile begun the last that is wanted.
+        """
         self._learn()
         if pending.id in self.known:
-            return pending, "known"
+            return "known"
         ours = any(other.id == pending.id for other in self.pending.values())
         if ours or pending.id in self.study.elsewhere:
-            return pending, "twin"
-        if self._enough():  # other runs have meanwhile begun the last that is wanted
-            self.study.put_back(pending.trial)
+            return "twin"
+        if self._enough():
             return None
         self.study.claim(pending.trial, pending.id)
-        return pending, "new"
+        return "new"
 
     def _learn(self) -> None:
         """Takes over what other runs have ended since the last look."""

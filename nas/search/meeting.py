@@ -19,7 +19,7 @@ from nas.errors import RunError
 from nas.manifest import SAME_ON_RESUME, shown_storage
 from nas.search.shared import Shared
 from nas.search.storage import open_server, reason_of
-from nas.search.study import STUDY_NAME, requeue
+from nas.search.study import create_study, requeue
 from nas.training.teacher import Teacher
 
 ABOUT, TEACHER = "about", "teacher"  # attributes of the study
@@ -87,10 +87,9 @@ def meet(
         RunError: the server cannot be reached, or its study is of another search.
     """
     place = shown_storage(storage)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         shared = Shared(open_server(storage, requeue), artifacts, say)
-        meeting = Meeting(shared, _study(shared, objectives))
+        meeting = Meeting(shared, create_study(shared.storage, objectives, True))
         theirs = _agree(meeting, ours := about(manifest))
     except (OptunaError, SQLAlchemyError) as error:
         raise RunError(
@@ -106,15 +105,6 @@ def meet(
                 " name a new database"
             )
     return meeting
-
-
-def _study(shared: Shared, objectives: int) -> optuna.Study:
-    return optuna.create_study(
-        storage=shared.storage,
-        study_name=STUDY_NAME,
-        directions=["minimize"] * objectives,
-        load_if_exists=True,
-    )
 
 
 def _agree(meeting: Meeting, ours: dict[str, Any]) -> dict[str, Any]:

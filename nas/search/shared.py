@@ -20,7 +20,6 @@ from optuna.artifacts import (
     Backoff,
     Boto3ArtifactStore,
     FileSystemArtifactStore,
-    download_artifact,
     upload_artifact,
 )
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -36,7 +35,8 @@ from sqlalchemy.exc import (
 )
 
 from nas.errors import RunError, ToolMissing
-from nas.search.storage import GRACE_S, HEARTBEAT_S, reason_of, unwarned
+from nas.run_folder import write_atomic
+from nas.search.storage import reason_of, unwarned
 
 PATIENCE_S = 600.0  # for which a server may be away
 RETRY_S = 2.0
@@ -51,12 +51,15 @@ class Shared:
     """See the module.
 
     Args:
+        storage: with heartbeats and a grace, as `open_server` makes it.
         place: the artifact store, a folder or s3://BUCKET.
         say: tells a line to whoever watches.
     """
 
     def __init__(self, storage: RDBStorage, place: str, say: Callable[[str], None]) -> None:
+        assert storage.heartbeat_interval is not None and storage.grace_period is not None
         self.storage = storage
+        self._heartbeat_s, self._grace_s = storage.heartbeat_interval, storage.grace_period
         self._place, self._store, self._say = place, open_store(place), say
         self._leased: dict[int, None] = {}
         self._greeted: set[int] = set()
@@ -87,8 +90,8 @@ class Shared:
             if show is None:
                 connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
             else:
-                trial = text("SELECT pg_try_advisory_lock(:key)")
-                while not connection.execute(trial, key).scalar():
+                lock_if_free = text("SELECT pg_try_advisory_lock(:key)")
+                while not connection.execute(lock_if_free, key).scalar():
                     show()
                     time.sleep(1.0)
             unlock = text("SELECT pg_advisory_unlock(:key)")
@@ -155,7 +158,7 @@ class Shared:
     def sweep(self, study: optuna.Study) -> None:
         """Ends the trials of runs that have died; not while all may only have lost the server."""
         now = time.monotonic()
-        if now - self._well_since < GRACE_S or now - self._swept < SWEEP_S:
+        if now - self._well_since < self._grace_s or now - self._swept < SWEEP_S:
             return
         self._swept = now
         with unwarned():
@@ -182,12 +185,9 @@ class Shared:
         Raises:
             RunError: it is not there, or cannot be kept.
         """
-        beside = file.with_name(f".{file.name}.{name}.tmp")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            beside.unlink(missing_ok=True)
-            download_artifact(artifact_store=self._store, file_path=str(beside), artifact_id=name)
-            beside.replace(file)
+            with self._store.open_reader(name) as reader:
+                content = reader.read()
         except ArtifactNotFound:
             raise RunError(
                 f"{self._place}: holds no {name}, which another run left for {file.name}; give"
@@ -195,6 +195,7 @@ class Shared:
             ) from None
         except Exception as error:
             raise self._refused(error) from None
+        write_atomic(file, content)
 
     def _refused(self, error: Exception) -> RunError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -204,7 +205,7 @@ class Shared:
         )
 
     def _beat(self) -> None:
-        while not self._closed.wait(HEARTBEAT_S):
+        while not self._closed.wait(self._heartbeat_s):
             for trial_id in list(self._leased):
                 try:
                     self.storage.record_heartbeat(trial_id)

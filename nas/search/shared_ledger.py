@@ -32,7 +32,6 @@ class SharedLedger(Ledger):
             )
         )
         self._claims: dict[Place, Trial] = {}
-        self._artifacts: dict[Place, str] = {}
         self._read: set[int] = set()
 
     def holds(self, identity: str, repetition: int) -> bool:
@@ -62,11 +61,8 @@ class SharedLedger(Ledger):
 
     def _enter(self, trial: FrozenTrial) -> None:
         identity, repetition = _place(trial)
-        self._artifacts[identity, repetition] = trial.user_attrs[ARTIFACT]
-        self._entries[f"{identity} {repetition}"] = {
-            "val_score": trial.value,
-            TAUGHT_BY: trial.user_attrs[TAUGHT_BY],
-        }
+        entry = {key: trial.user_attrs[key] for key in (TAUGHT_BY, ARTIFACT)}
+        self._entries[f"{identity} {repetition}"] = entry | {"val_score": trial.value}
 
     def claim(self, job: Job) -> None:
         """Says within a turn what this run is about to train,"""
@@ -103,9 +99,8 @@ class SharedLedger(Ledger):
         try:
             self.patiently(store)
         except UpdateFinishedTrialError:
-            file.unlink(
-                missing_ok=True
-            )  # another run took it for dead and makes it again, or it was told
+            # Another run took it for dead and makes it again, or it was told before.
+            file.unlink(missing_ok=True)
         self._shared.release(trial)
         self.patiently(self.refresh)
 
@@ -113,7 +108,7 @@ class SharedLedger(Ledger):
         """Gets the model of another run's training; nothing if it is here."""
         file = model_file(self._folder, identity, repetition)
         if not file.exists():
-            self._shared.download(self._artifacts[identity, repetition], file)
+            self._shared.download(self._entries[f"{identity} {repetition}"][ARTIFACT], file)
 
 
 def _place(trial: FrozenTrial) -> Place:

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import optuna
@@ -48,27 +48,29 @@ def open_server(url: str, requeue: Requeue) -> RDBStorage:
     if not url.startswith((SERVER, "postgresql+psycopg:")):
         raise UsageError(f"--storage {url.partition('//')[0]}//…: write {SERVER}…, of any driver")
     url = url.replace(SERVER, "postgresql+psycopg://", 1)
-    for last in (False, False, True):
-        try:
-            with unwarned():  # heartbeats
-                return RDBStorage(
-                    url,
-                    # A connection that a restarted server has closed is noticed before it is used.
-                    engine_kwargs={"pool_pre_ping": True, "connect_args": {"options": KEEPALIVE}},
-                    heartbeat_interval=HEARTBEAT_S,
-                    grace_period=GRACE_S,
-                    heartbeat_stale_trial_callback=requeue,
-                )
-        except ImportError:
-            raise ToolMissing(
-                "psycopg: not installed, and needed for --storage postgresql://…; pip install"
-                " 'mcu-nas[postgresql]'"
-            ) from None
-        except (IntegrityError, ProgrammingError):  # another run makes the same tables just now
-            if last:
-                raise
-            time.sleep(1.0)
-    raise AssertionError("unreachable")
+    for _ in range(2):
+        with suppress(IntegrityError, ProgrammingError):  # another run makes the same tables now
+            return _connected(url, requeue)
+        time.sleep(1.0)
+    return _connected(url, requeue)
+
+
+def _connected(url: str, requeue: Requeue) -> RDBStorage:
+    try:
+        with unwarned():  # heartbeats
+            return RDBStorage(
+                url,
+                # A connection that a restarted server has closed is noticed before it is used.
+                engine_kwargs={"pool_pre_ping": True, "connect_args": {"options": KEEPALIVE}},
+                heartbeat_interval=HEARTBEAT_S,
+                grace_period=GRACE_S,
+                heartbeat_stale_trial_callback=requeue,
+            )
+    except ImportError:
+        raise ToolMissing(
+            "psycopg: not installed, and needed for --storage postgresql://…; pip install"
+            " 'mcu-nas[postgresql]'"
+        ) from None
 
 
 def reason_of(error: Exception) -> str:

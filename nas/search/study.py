@@ -26,6 +26,7 @@ from typing import TypeVar
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -323,15 +324,9 @@ def open_study(
         RunError: the study cannot be read, exists without `resume`, or has other objectives.
     """
     place = shown_storage(storage).removeprefix(SQLITE_FILE)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         held = open_file(storage) if shared is None else shared.storage
-        study = optuna.create_study(
-            storage=held,
-            study_name=STUDY_NAME,
-            directions=["minimize"] * len(objectives),
-            load_if_exists=resume or shared is not None,
-        )
+        study = create_study(held, len(objectives), resume or shared is not None)
         trials = study.get_trials(deepcopy=False)
     except optuna.exceptions.DuplicatedStudyError:
         raise RunError(f"{place}: holds a study already; add --resume to go on with it") from None
@@ -354,6 +349,21 @@ def open_study(
         )
     engine = held.engine if storage.startswith(SQLITE_FILE) else None
     return Study(study, objectives, place, engine, shared)
+
+
+def create_study(storage: RDBStorage, objectives: int, load: bool) -> optuna.Study:
+    """Optuna's study in a storage; with `load` also one that is there.
+
+    Raises:
+        DuplicatedStudyError: there is one, without `load`.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(
+        storage=storage,
+        study_name=STUDY_NAME,
+        directions=["minimize"] * objectives,
+        load_if_exists=load,
+    )
 
 
 def session_seed(seed: int, trials: int) -> int:
