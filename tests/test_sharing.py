@@ -6,12 +6,16 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.exceptions import StorageInternalError
+from optuna.samplers import RandomSampler
+from optuna.trial import Trial, TrialState
 from postgres_cluster import Cluster, cluster, server_tools
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from test_end_to_end import table, write_data
 from test_search import entry
@@ -20,12 +24,14 @@ from nas.cli import main
 from nas.errors import RunError, UsageError
 from nas.search import shared as shared_study
 from nas.search.meeting import about, meet, sources_hash
+from nas.search.rules import OBJECTIVES
 from nas.search.shared import Shared, open_store
 from nas.search.shared_ledger import SharedLedger
 from nas.search.storage import open_server
-from nas.search.study import requeue
+from nas.search.study import Study, open_study, requeue
 from nas.training.teacher import Teacher
 
+VALUES = dict.fromkeys(OBJECTIVES, 0.5)
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import many_workers  # noqa: E402  (its drills, in short)
@@ -66,6 +72,25 @@ def url(server: Cluster, request: pytest.FixtureRequest) -> str:
 
 def joined(url: str, folder: Path) -> Shared:
     return Shared(open_server(url, requeue), str(folder), print)
+
+
+def studied(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """A run's view of the study, without its caution after having come."""
+    shared = joined(url, folder / "store")
+    monkeypatch.setattr(shared, "_well_since", -1e9)
+    return open_study(url, OBJECTIVES, lambda seed: RandomSampler(seed), 0, True, shared)
+
+
+def units(trial: Trial) -> int:
+    return trial.suggest_int("units", 1, 10**9)
+
+
+def jump(held: Study, hours: int) -> None:
+    """The server's clock goes forward: what it has noted is so much older."""
+    statement = f"UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '{hours} hour'"
+    assert held.shared is not None
+    with held.shared.storage.engine.begin() as connection:
+        connection.execute(text(statement))
 
 
 # ---------------------------------------------------------------- drills
@@ -248,6 +273,53 @@ def test_a_turn_whose_lock_was_lost_fails(url: str, tmp_path: Path, server: Clus
     with shared.turn("ask"):
         pass
     shared.close()
+
+
+# ---------------------------------------------------------------- clocks that jump
+
+
+@pytest.mark.parametrize("hours", (-1, 1))
+def test_a_server_whose_clock_jumps_loses_nothing(
+    hours: int, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set back, the living are not missed; set forward, they look dead and are trained again."""
+    monkeypatch.setattr(shared_study, "SWEEP_S", 0.0)
+    one, other = (studied(url, tmp_path, monkeypatch) for _ in range(2))
+    trial = one.ask()
+    units(trial)
+    one.claim(trial, "c1")
+    other.refresh()
+    assert other.elsewhere == {"c1"}
+    jump(other, hours)
+    other.refresh()
+    assert other.elsewhere == ({"c1"} if hours < 0 else set())
+    record = replace(entry(1, 0.5, 4), number=trial.number)
+    assert one.finish(trial, record, {}, VALUES) is (hours < 0)
+    again = other.ask()
+    assert (units(again) == trial.params["units"]) is (hours > 0), "queued anew"
+    assert other.finish(again, replace(record, number=again.number), {}, VALUES)
+    for held in (one, other):
+        held.refresh()
+        assert len(held.records) == (2 if hours < 0 else 1)
+        assert held.elsewhere == set() and held.shared is not None
+        held.shared.close()
+
+
+def test_what_the_dead_left_of_the_search_is_queued_during_finals(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_study, "SWEEP_S", 0.0)
+    dead, alive = (studied(url, tmp_path, monkeypatch) for _ in range(2))
+    units(dead.ask())
+    alive.refresh()
+    assert dead.shared is not None
+    dead.shared.close()
+    jump(alive, 1)
+    assert alive.shared is not None
+    SharedLedger(tmp_path, alive.shared).refresh()
+    states = [trial.state for trial in alive._study.get_trials()]
+    assert states == [TrialState.FAIL, TrialState.WAITING]
+    alive.shared.close()
 
 
 # ---------------------------------------------------------------- final trainings

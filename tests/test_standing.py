@@ -81,6 +81,8 @@ def test_a_run_is_looked_at_from_outside(tmp_path: Path, monkeypatch: pytest.Mon
         assert "trained      2, 4 an hour" in lines
         late = describe_run(run, NOW + datetime.timedelta(minutes=5))[0]
         assert late.endswith("5:03 ago; that is long: look at its terminal")
+        back = describe_run(run, NOW - datetime.timedelta(hours=1))[0]
+        assert back.endswith("seen 0:00 ago"), "a clock was set back"
     first, *rest = describe_run(run, NOW)
     assert first == f"{run}: stopped 0:03 ago; --out {run} --resume goes on"
     assert not any(line.startswith("now") for line in rest)

@@ -1,5 +1,6 @@
 """What a run that was stopped leaves, and what a resumed one makes of it."""
 
+import errno
 import os
 import random
 import signal
@@ -30,6 +31,7 @@ from test_search import (
     units,
 )
 
+from nas.cli import main
 from nas.data.task import load_task
 from nas.errors import DataError, RunError
 from nas.export import verify
@@ -399,3 +401,39 @@ def test_a_run_is_stopped_three_times_and_ends_well(tmp_path: Path) -> None:
     after = kills.look(run)
     assert kills.lost(before, after) == kills.trained_twice(before, after) == []
     assert len(after.scores) == 4 and kills.judge_front(run) == "equal"
+
+
+def test_a_disk_that_fills_up_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the first trained model, in the finals, at a candidate, at the front, at the manifest."""
+    world, fsync = World(tmp_path), os.fsync
+    run = world.run
+    monkeypatch.setenv("NAS_CACHE_DIR", world.environment["NAS_CACHE_DIR"])
+    command = ["search", "--data", str(world.data), "--trials", "3"]
+    command += ["--device", "cortex-m4-32k"]
+    command += ["--workers", "1", "--no-distil", "--no-verify", "--quiet"]
+    command += ["--out", str(run), "--resume"]
+    run.mkdir()
+    (run / ".lock").touch()  # there is nothing to resume yet
+    before = kills.Seen()
+    for full in ("run.json", ".npz", "finals.json", "model.c", "front.csv", "report.html"):
+
+        def keep(descriptor: int, full: str = full) -> None:
+            name = os.readlink(f"/proc/self/fd/{descriptor}")
+            if f"{full}." in name:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fsync(descriptor)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", keep)
+            assert main(command) == 1
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and full in said and "No space left" in said, said
+        after = kills.look(run)
+        assert kills.lost(before, after) == kills.trained_twice(before, after) == []
+        before = after
+    assert main(command) == 0
+    after = kills.look(run)
+    assert kills.lost(before, after) == kills.trained_twice(before, after) == []
+    assert len(after.scores) == 3 and kills.judge_front(run) == "equal"

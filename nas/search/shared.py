@@ -61,6 +61,7 @@ class Shared:
         self.storage = storage
         self._heartbeat_s, self._grace_s = storage.heartbeat_interval, storage.grace_period
         self._place, self._store, self._say = place, open_store(place), say
+        self._studies: list[optuna.Study] = []
         self._leased: dict[int, None] = {}
         self._greeted: set[int] = set()
         self._well_since = self._swept = time.monotonic()
@@ -155,14 +156,19 @@ class Shared:
                 self.storage.record_heartbeat(trial._trial_id)
         return found
 
-    def sweep(self, study: optuna.Study) -> None:
+    def watch(self, study: optuna.Study) -> None:
+        """Has this study swept, too."""
+        self._studies.append(study)
+
+    def sweep(self) -> None:
         """Ends the trials of runs that have died; not while all may only have lost the server."""
         now = time.monotonic()
         if now - self._well_since < self._grace_s or now - self._swept < SWEEP_S:
             return
         self._swept = now
         with unwarned():
-            fail_stale_trials(study)
+            for study in self._studies:
+                fail_stale_trials(study)
 
     def upload(self, file: Path, owner: Trial | optuna.Study) -> str:
         """Puts a file where the others find it by the name that is returned.

@@ -31,6 +31,7 @@ class SharedLedger(Ledger):
                 load_if_exists=True,
             )
         )
+        shared.watch(self._study)
         self._claims: dict[Place, Trial] = {}
         self._read: set[int] = set()
 
@@ -48,7 +49,7 @@ class SharedLedger(Ledger):
 
     def refresh(self) -> bool:
         """Takes over what other runs have finished; whether there was anything."""
-        self._shared.sweep(self._study)
+        self._shared.sweep()
         trials, before = self._study.get_trials(deepcopy=False), len(self._entries)
         running = (trial for trial in trials if trial.state == TrialState.RUNNING)
         others = self._shared.others(running)

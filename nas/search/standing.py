@@ -115,7 +115,7 @@ def describe_run(run: Path, now: datetime.datetime) -> list[str]:
         told = Standing(**figures).lines(*times) if figures else []
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run / PROGRESS_FILE}: {error}; written by another version") from None
-    age_s = (now - at).total_seconds()
+    age_s = max(0.0, (now - at).total_seconds())  # a clock may have been set back
     today = [f"now          {line}"] if alive else []
     return [f"{run}: {_state(run, alive, age_s)}", *today, *told]
 

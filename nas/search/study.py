@@ -72,6 +72,8 @@ class Study:
         self._read: set[int] = set()  # numbers of ended trials
         self._artifacts: dict[str, str] = {}
         self._abandoned: list[Trial] = []
+        if shared is not None:
+            shared.watch(study)
         self._learn(trials)
 
     def ask(self, explore: bool = False) -> Trial:
@@ -107,7 +109,7 @@ class Study:
         if self.shared is None:
             return []
         self.collect_abandoned()
-        self.shared.sweep(self._study)
+        self.shared.sweep()
         return self._learn(self._study.get_trials(deepcopy=False))
 
     def _learn(self, trials: Sequence[FrozenTrial]) -> list[TrialRecord]:
