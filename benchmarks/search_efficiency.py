@@ -4,12 +4,14 @@
         --plain-minutes 60 --minutes 30 --jsonl benchmarks/results/search_efficiency.jsonl \
         --runs DIR [--json FILE] [--sampler exact] [--workers 2]
 
-One after the other on the same machine: `plain_search.py`, one process, and `run_search.py`. The
-teacher is made before, once a data set, and counts for neither. Hypervolume is that of all networks
-trained so far, by the scores that the searches saw (error, RAM, Flash, latency as shares of their
-limits, reference 1). A `time_ratio` is the time at which our search has reached the plain one's
-final hypervolume, over the plain one's time; where it has not, there is none and the ratio of the
-median counts as above 1. Resumable: a line a data set and seed.
+One after the other on the same machine: `plain_search.py`, which is one process, of as many seeds
+at once as `--workers` says, and `run_search.py` with so many workers, seed by seed. As processes
+side by side slow each other down a little, the plain ones get a tenth more time than is counted.
+The teacher is made before, once a data set, and counts for neither. Hypervolume is that of all
+networks trained so far, by the scores that the searches saw (error, RAM, Flash, latency as shares
+of their limits, reference 1). A `time_ratio` is the time at which our search has reached the plain
+one's final hypervolume, over the plain one's time; where it has not, there is none and the ratio of
+the median counts as above 1. Resumable: a line a data set and seed.
 """
 
 import argparse
@@ -35,6 +37,7 @@ from nas.space import Problem
 from search_spaces import SPACES
 
 HERE = Path(__file__).resolve().parent
+MORE_TIME = 1.1  # for plain searches, which run side by side
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class Race:
     def cache(self) -> Path:
         """Where the teacher of this data set lies."""
         return self.runs / f"{self.data.stem}-cache"
+
+    @property
+    def plain(self) -> Path:
+        """What the plain search writes."""
+        return self.runs / f"{self.data.stem}-plain-{self.seed}.jsonl"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -81,18 +89,34 @@ def ours(race: Race, length: Sequence[str], name: str, seed: int) -> tuple[Path,
     ]
 
 
-def plain(race: Race, minutes: float, lessons: Path) -> Curve:
-    """The plain search."""
-    file = race.runs / f"{race.data.stem}-plain-{race.seed}.jsonl"
-    done = file.with_suffix(".done")
-    if not done.exists():
+def lessons_of(race: Race) -> Path:
+    """The teacher's file: of a run that makes it and is no racer; both read it in the cache."""
+    first, _ = ours(race, ["--trials", "1"], "teacher", 0)
+    identity = read_json(first / "run.json")["teacher"]["hash"]
+    return race.cache / "teachers" / f"{identity}.npz"
+
+
+def run_plain(races: Sequence[Race], minutes: float) -> None:
+    """The plain searches that are missing, side by side."""
+    started = []
+    for race in races:
+        file = race.plain
+        if file.with_suffix(".done").exists():
+            continue
         file.unlink(missing_ok=True)  # a plain search cannot be resumed
         command = [sys.executable, str(HERE / "plain_search.py"), str(race.data)]
-        command += ["--lessons", str(lessons), "--device", race.device, "--seed", str(race.seed)]
-        command += ["--minutes", str(minutes), "--jsonl", str(file)]
-        subprocess.run(command, check=True, env=race.environment)
-        done.touch()
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+        command += ["--lessons", str(lessons_of(race)), "--device", race.device]
+        command += ["--seed", str(race.seed), "--minutes", str(minutes), "--jsonl", str(file)]
+        started.append((file, subprocess.Popen(command, env=race.environment)))
+    for file, process in started:
+        if process.wait():
+            raise SystemExit(f"{file}: the plain search failed")
+        file.with_suffix(".done").touch()
+
+
+def plain(race: Race) -> Curve:
+    """What a plain search trained, and when."""
+    rows = [json.loads(line) for line in race.plain.read_text().splitlines()]
     return [(row["finished_s"], CostSummary(**row["cost"]), row["val_score"]) for row in rows]
 
 
@@ -116,11 +140,8 @@ def growth(rules: Rules, curve: Curve) -> Iterator[tuple[float, float]]:
 
 
 def row_of(race: Race, minutes: float, plain_minutes: float) -> dict[str, Any]:
-    """One race."""
-    # The run that makes the teacher is no racer; both read what it leaves in the cache.
-    first, _ = ours(race, ["--trials", "1"], "teacher", 0)
-    identity = read_json(first / "run.json")["teacher"]["hash"]
-    theirs = plain(race, plain_minutes, race.cache / "teachers" / f"{identity}.npz")
+    """One race; the plain search has been run."""
+    theirs = plain(race)
     length = ["--minutes", str(minutes)]
     run, curve = ours(race, length, f"ours-{race.sampler}", race.seed)
     rules = rules_of(race.device)
@@ -183,17 +204,22 @@ def main() -> None:
     chosen.runs.mkdir(parents=True, exist_ok=True)
     lines = chosen.jsonl.read_text().splitlines() if chosen.jsonl.exists() else []
     rows = [json.loads(line) for line in lines]
-    for seed in map(int, chosen.seeds.split(",")):
+    known = {(row["dataset"], row["seed"], row["sampler"]) for row in rows}
+    seeds = list(map(int, chosen.seeds.split(",")))
+    for start in range(0, len(seeds), chosen.workers):
         for name in chosen.data.split(","):
             data = chosen.folder / f"{name}.npz"
-            known = (name, seed, chosen.sampler)
-            if known in [(row["dataset"], row["seed"], row["sampler"]) for row in rows]:
-                continue
-            race = Race(data, seed, chosen.runs, chosen.device, chosen.sampler, chosen.workers)
-            rows.append(row_of(race, chosen.minutes, chosen.plain_minutes))
-            with chosen.jsonl.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-            print(json.dumps(rows[-1]), flush=True)
+            races = [
+                Race(data, seed, chosen.runs, chosen.device, chosen.sampler, chosen.workers)
+                for seed in seeds[start : start + chosen.workers]
+                if (name, seed, chosen.sampler) not in known
+            ]
+            run_plain(races, MORE_TIME * chosen.plain_minutes)
+            for race in races:
+                rows.append(row_of(race, chosen.minutes, chosen.plain_minutes))
+                with chosen.jsonl.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+                print(json.dumps(rows[-1]), flush=True)
     found = summary([row for row in rows if row["sampler"] == chosen.sampler])
     print(json.dumps(found, indent=2))
     if chosen.json is not None:

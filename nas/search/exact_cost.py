@@ -123,6 +123,10 @@ class ExactCostSampler(BaseSampler):
         self._asked += 1
         return dict(self._pool.pop(self._choose(list(running.values()))).genes)
 
+    @property
+    def _modelled(self) -> bool:
+        return len(self._trained) <= MOST_MODELLED
+
     def _look(self, study: Study) -> dict[str, Candidate]:
         """Reads the trials that have ended since the last look; returns what is in training."""
         running: dict[str, Candidate] = {}
@@ -178,8 +182,9 @@ class ExactCostSampler(BaseSampler):
         """Adds a few candidates, random ones and children in turn; the oldest leave."""
         for identity in running:
             self._pool.pop(identity, None)
+        wanted = GROW if self._modelled else 2
         for tried in range(MOST_TRIED):
-            if tried >= GROW and self._pool:
+            if tried >= wanted and self._pool:
                 break
             child = len(self._front) > 0 and tried % 2 == 1
             genes = self._offspring() if child else draw_genes(self._random, self._choices)
@@ -204,7 +209,7 @@ class ExactCostSampler(BaseSampler):
     def _choose(self, running: Sequence[Candidate]) -> str:
         """The id of the candidate to be trained next."""
         pool, trained = list(self._pool.values()), list(self._trained.values())
-        if len(trained) > MOST_MODELLED:
+        if not self._modelled:
             pool = [candidate for candidate in pool if candidate.child] or pool
             return self._random.choice(pool).id
         if len(trained) < RANDOM_FIRST or self._asked % RANDOM_EVERY == 0:
