@@ -1,12 +1,15 @@
 """The study on disk: constraints, samplers, resuming, and what is refused."""
 
+import gc
 import resource
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import optuna
 import pytest
 from made_up_rules import rules_for
+from optuna import distributions
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.cli import SAMPLERS as OFFERED
@@ -287,3 +290,12 @@ def test_starts_are_asked_for_first_and_once(tmp_path: Path) -> None:
     assert all(gene > 4 for gene, _ in drawn[2:])
     held.begin_with([{"gene": 3, "kind": "b"}])  # too late: the study has begun
     assert held.ask().suggest_int("gene", 0, 10**6) > 4
+
+
+def test_reading_much_leaves_no_trace(made: bytes, tmp_path: Path) -> None:
+    before = distributions.json_to_distribution
+    for content in (made, b"torn"):
+        (tmp_path / "study.db").write_bytes(content)
+        with pytest.raises(RunError) if content == b"torn" else nullcontext():
+            assert opened(tmp_path, resume=True).records
+        assert gc.isenabled() and distributions.json_to_distribution is before

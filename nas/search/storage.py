@@ -5,9 +5,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 import optuna
+from optuna import distributions
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
@@ -75,17 +77,21 @@ def _connected(url: str, requeue: Requeue) -> RDBStorage:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """Reads much without Python's garbage collector, and keeps it out of what was read for good.
+def reading_much() -> Iterator[None]:
+    """Makes Optuna read thousands of trials in a third of the time.
 
-    It would look through the half a million objects of ten thousand trials again and again.
+    Every gene of every trial is stored with the JSON of its choices; equal ones become one object
+    here. Python's garbage collector would look through all that was read so far, again and again.
     """
+    read = distributions.json_to_distribution
+    distributions.json_to_distribution = cache(read)
     gc.disable()
     try:
         yield
         gc.freeze()
     finally:
         gc.enable()
+        distributions.json_to_distribution = read
 
 
 def reason_of(error: Exception) -> str:

@@ -35,7 +35,7 @@ from nas.errors import RunError
 from nas.manifest import shown_storage
 from nas.run_folder import TrialRecord
 from nas.search.shared import Shared
-from nas.search.storage import SQLITE_FILE, open_file, reason_of, uncollected, unwarned
+from nas.search.storage import SQLITE_FILE, open_file, reading_much, reason_of, unwarned
 from nas.search.trial_record import RECORD, record_of
 from nas.space import Genes
 
@@ -329,7 +329,7 @@ def open_study(
     try:
         held = open_file(storage) if shared is None else shared.storage
         study = create_study(held, len(objectives), resume or shared is not None)
-        with uncollected():
+        with reading_much():
             trials = study.get_trials(deepcopy=False)
     except optuna.exceptions.DuplicatedStudyError:
         raise RunError(f"{place}: holds a study already; add --resume to go on with it") from None
