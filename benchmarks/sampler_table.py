@@ -14,6 +14,7 @@ import csv
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import as_completed
+from functools import cache
 from pathlib import Path
 
 from cost import PROBLEMS
@@ -98,6 +99,7 @@ def every_genes() -> Iterator[Genes]:
             yield dict(zip(names, values, strict=True)) | {"readout": readout}
 
 
+@cache
 def fitting() -> dict[str, Priced]:
     """id -> every network within the budget."""
     held, profile = {}, load_profile(DEVICE)

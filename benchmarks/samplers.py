@@ -24,6 +24,7 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 from rows import Rows
 from sampler_table import TABLE, fitting, read_table, rules
 from scipy.stats import mannwhitneyu
@@ -34,7 +35,7 @@ from nas.search.clock import Clock
 from nas.search.engine import Search
 from nas.search.rules import front_hypervolume, nondominated
 from nas.search.samplers import SAMPLERS, sampler_of
-from nas.search.study import default_storage, open_study
+from nas.search.study import Study
 from nas.training.workers import Training
 
 SIZES = (20, 50, 100, 200)
@@ -87,12 +88,14 @@ def race(name: str, seed: int) -> dict[str, Any]:
     """One search of as many trainings as the largest size."""
     began = time.process_time()
     table, whole = table_of(seed)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    objectives = rules().objectives
+    study = optuna.create_study(
+        directions=["minimize"] * len(objectives), sampler=sampler_of(name, rules())(seed)
+    )
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder)
-        held = open_study(
-            default_storage(run), rules().objectives, sampler_of(name, rules()), seed, False
-        )
-        search = Search(rules(), held, table, run, Clock(None), Progress(quiet=True))  # type: ignore[arg-type]
+        held, clock, quiet = Study(study, objectives), Clock(None), Progress(quiet=True)
+        search = Search(rules(), held, table, Path(folder), clock, quiet)  # type: ignore[arg-type]
         search.go(SIZES[-1])
     records = sorted(search.study.records, key=lambda record: record.number)
     trained = [record.id for record in records if record.status == "trained"]
