@@ -17,6 +17,7 @@ from nas.cli_pick import add_pick_verb
 from nas.cli_types import cores, positive, positive_int
 from nas.errors import NasError, UsageError
 from nas.importing.command import add_import_verb
+from nas.threads import one_thread_each
 
 if TYPE_CHECKING:
     from nas.space import Space
@@ -137,7 +138,7 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     search.add_argument(
         "--objectives", default=OBJECTIVES, metavar="LIST", help="subset of %(default)s"
     )
-    search.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="(%(default)s)")
+    search.add_argument("--sampler", choices=SAMPLERS, default=SAMPLERS[0], help="(%(default)s)")
     search.add_argument("--trials", type=positive_int, metavar="N", help="networks to train in all")
     length = search.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=positive, metavar="M", help="wall-clock of this command")
@@ -202,6 +203,7 @@ def load_space(name: str) -> "Space":
 
 
 def _search(chosen: argparse.Namespace) -> int:
+    one_thread_each()
     from nas.data.named_tasks import find_task
     from nas.manifest import Options
     from nas.run import run_search

@@ -1,6 +1,7 @@
 """What the command line refuses: one line, a status that is not 0, and nothing left behind."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from nas import cli, run
 from nas.cli import main, search_main
 from nas.run_folder import locked
+from nas.threads import VARIABLES
 
 Arrays = dict[str, np.ndarray]
 ROOT = Path(__file__).resolve().parents[1]
@@ -497,3 +499,22 @@ def test_help_answers_at_once() -> None:
         )
         times.append(time.perf_counter() - began)
     assert b"--objectives" in done.stdout and min(times) < 0.5
+
+
+def test_a_search_has_one_thread_a_process(tmp_path: Path) -> None:
+    """Set before numpy is imported: later its operators would not hear of it."""
+    script = (
+        "import os, sys; from nas.cli import main; print('numpy' in sys.modules);"
+        "main(['search', '--data', 'nowhere.npz', '--trials', '1']);"
+        "print(os.environ['OPENBLAS_NUM_THREADS'])"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in VARIABLES}
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert said == "False\n1\n"

@@ -22,6 +22,7 @@ from typing import Any
 from nas.data.task import Task, load_task
 from nas.errors import DataError, NasError
 from nas.network.graph import Graph
+from nas.threads import one_thread_each
 from nas.training.lessons import Lessons, read_lessons
 from nas.training.metrics import Metric
 from nas.training.teacher import Member
@@ -203,9 +204,7 @@ class Pool:
         self._executor = self._spawn()
 
     def _spawn(self) -> ProcessPoolExecutor:
-        # One thread each: numpy's BLAS in the reference must not fight the other workers either.
-        for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ.setdefault(variable, "1")
+        one_thread_each()
         return ProcessPoolExecutor(
             self.count,
             mp_context=multiprocessing.get_context("spawn"),
