@@ -1,7 +1,7 @@
 """Which sampler finds the most in as many trainings? A race on a table of trained networks.
 
     python benchmarks/samplers.py [--samplers exact,tpe,nsga2,nsga3,gp,random] [--seeds 20] \
-        [--workers 2] [--csv FILE] [--json FILE]
+        [--trainings 200] [--workers 2] [--csv FILE] [--json FILE]
 
 Every sampler sits in the search loop of a run, behind the same filter and with the same memory of
 what was trained, in the space of `sampler_table.py`; only a training is a look into the table. Of
@@ -84,8 +84,8 @@ def table_of(seed: int) -> tuple[Table, tuple[float, float]]:
     return table, table.volumes(sorted(table.seen))
 
 
-def race(name: str, seed: int) -> dict[str, Any]:
-    """One search of as many trainings as the largest size."""
+def race(name: str, trainings: int, seed: int) -> dict[str, Any]:
+    """One search of so many trainings."""
     began = time.process_time()
     table, whole = table_of(seed)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -96,11 +96,11 @@ def race(name: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         held, clock, quiet = Study(study, objectives), Clock(None), Progress(quiet=True)
         search = Search(rules(), held, table, Path(folder), clock, quiet)  # type: ignore[arg-type]
-        search.go(SIZES[-1])
+        search.go(trainings)
     records = sorted(search.study.records, key=lambda record: record.number)
     trained = [record.id for record in records if record.status == "trained"]
-    row: dict[str, Any] = {"sampler": name, "seed": seed}
-    for size in SIZES:
+    row: dict[str, Any] = {"sampler": name, "seed": seed} | dict.fromkeys(FIGURES, "")
+    for size in (size for size in SIZES if size <= trainings):
         pairs = zip(("seen", "kept"), table.volumes(trained[:size]), whole, strict=True)
         row |= {f"{measure}_{size}": round(got / top, 5) for measure, got, top in pairs}
     for status, column in (("infeasible", "refused"), ("duplicate", "duplicates")):
@@ -116,7 +116,9 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         ours = [row for row in rows if row["sampler"] == OURS]
         held: dict[str, Any] = {"sampler": name, "seeds": len(mine)}
         for column in FIGURES:
-            values = [float(row[column]) for row in mine]
+            values = [float(row[column]) for row in mine if row[column]]
+            if not values:
+                continue
             held[column] = median(values)
             if name != OURS and ours:
                 others = [float(row[column]) for row in ours]
@@ -131,6 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samplers", default=",".join(SAMPLERS))
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--trainings", type=int, default=SIZES[-1])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--csv", type=Path, default=TABLE.with_name("samplers.csv"))
     parser.add_argument("--json", type=Path)
@@ -138,7 +141,7 @@ def main() -> None:
     rows = Rows(chosen.csv, COLUMNS, ("sampler", "seed"))
     for name in chosen.samplers.split(","):
         wanted = [seed for seed in range(chosen.seeds) if not rows.has(name, seed)]
-        rows.fill(partial(race, name), wanted, chosen.workers)
+        rows.fill(partial(race, name, chosen.trainings), wanted, chosen.workers)
     found = summary(rows)
     for held in found:
         print(f"{held['sampler']:8s} {held['seeds']} seeds  {held['seconds']:.0f} s")
@@ -146,6 +149,7 @@ def main() -> None:
             text = "  ".join(
                 f"{held[f'{measure}_{size}']:.4f} (p {held.get(f'p_{measure}_{size}', 1):.3f})"
                 for size in SIZES
+                if f"{measure}_{size}" in held
             )
             print(f"    {measure}  {text}")
     if chosen.json is not None:
