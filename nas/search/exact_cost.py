@@ -36,7 +36,8 @@ EXAMPLES = 400  # random architectures that show what values occur
 RANDOM_FIRST = 10  # networks trained before the model is asked
 RANDOM_EVERY = 8  # of the trials after that, one in so many is random
 POOL = 400  # candidates that are kept priced
-GROW = 10  # candidates that are drawn with every trial
+GROW = 10  # candidates that are drawn with every trial,
+FIRST_GROW = 200  # and before the model is asked for the first time
 MOST_TRIED = 400  # draws after which a trial is left to chance: nothing new seems to fit
 MOST_MODELLED = 400
 MUTATIONS = 4.0  # genes drawn anew in a child, on average; many have no effect on the network
@@ -183,6 +184,8 @@ class ExactCostSampler(BaseSampler):
         for identity in running:
             self._pool.pop(identity, None)
         wanted = GROW if self._modelled else 2
+        if self._fitted == 0 and len(self._trained) >= RANDOM_FIRST:
+            wanted = FIRST_GROW
         for tried in range(MOST_TRIED):
             if tried >= wanted and self._pool:
                 break
