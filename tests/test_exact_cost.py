@@ -10,7 +10,14 @@ from made_up_rules import rules_for
 
 from nas.hardware.budget import price
 from nas.run_folder import TrialRecord, summarise
-from nas.search.exact_cost import AXES, RANDOM_FIRST, Candidate, ExactCostSampler
+from nas.search.exact_cost import (
+    AXES,
+    FIRST_GROW,
+    GROW,
+    RANDOM_FIRST,
+    Candidate,
+    ExactCostSampler,
+)
 from nas.search.features import Encoder, flatten
 from nas.search.improvement import cost_points, expected_improvement, least_errors
 from nas.search.pareto import hypervolume
@@ -216,6 +223,33 @@ def test_another_session_goes_on_from_the_study() -> None:
     study.sampler = ExactCostSampler(ROOMY, 0)  # the same seed draws the same candidates
     again = {finish(study, ROOMY, study.ask()).id for _ in range(RANDOM_FIRST)}
     assert not done & again
+
+
+def test_the_pool_is_drawn_before_the_model_and_not_beyond_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also in a session that goes on with more networks than the model bears."""
+
+    def drawn(trained: int) -> list[int]:
+        study = study_of(ROOMY)
+        for _ in range(trained):
+            finish(study, ROOMY, study.ask())
+        study.sampler = sampler = ExactCostSampler(ROOMY, 1)
+        priced, counts = sampler._candidate, [0, 0]
+        for place in range(2):
+
+            def counted(genes: Genes, child: bool = False, place: int = place) -> Candidate | None:
+                counts[place] += 1
+                return priced(genes, child)
+
+            monkeypatch.setattr(sampler, "_candidate", counted)
+            finish(study, ROOMY, study.ask())
+        return counts
+
+    first, second = drawn(RANDOM_FIRST)
+    assert (first, second) == (FIRST_GROW, GROW)
+    monkeypatch.setattr("nas.search.exact_cost.MOST_MODELLED", RANDOM_FIRST)
+    assert max(drawn(RANDOM_FIRST + 1)) < GROW
 
 
 def test_given_genes_are_left_alone() -> None:

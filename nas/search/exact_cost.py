@@ -183,9 +183,7 @@ class ExactCostSampler(BaseSampler):
         """Adds a few candidates, random ones and children in turn; the oldest leave."""
         for identity in running:
             self._pool.pop(identity, None)
-        wanted = GROW if self._modelled else 2
-        if self._fitted == 0 and len(self._trained) >= RANDOM_FIRST:
-            wanted = FIRST_GROW
+        wanted = self._wanted()
         for tried in range(MOST_TRIED):
             if tried >= wanted and self._pool:
                 break
@@ -197,6 +195,13 @@ class ExactCostSampler(BaseSampler):
             self._pool.setdefault(candidate.id, candidate)
         while len(self._pool) > POOL:
             del self._pool[next(iter(self._pool))]
+
+    def _wanted(self) -> int:
+        """How many candidates to draw with this trial."""
+        if not self._modelled:
+            return 2  # a random one and a child, which is taken
+        first = self._fitted == 0 and len(self._trained) >= RANDOM_FIRST
+        return FIRST_GROW if first else GROW
 
     def _offspring(self) -> Genes:
         """Genes of two of the front, or of one twice, some of them drawn anew."""
