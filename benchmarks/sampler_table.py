@@ -18,11 +18,13 @@ from functools import cache
 from pathlib import Path
 
 from cost import PROBLEMS
+from optuna.distributions import CategoricalDistribution
 from rows import Rows
 
 from nas.data.task import load_task
 from nas.hardware.budget import Budget, Priced, price
 from nas.hardware.profile import load_profile
+from nas.search.genes import choices_of
 from nas.search.rules import OBJECTIVES, Rules, training_seed
 from nas.space import (
     Architecture,
@@ -91,12 +93,15 @@ def rules() -> Rules:
 
 def every_genes() -> Iterator[Genes]:
     """All points of the space."""
-    names = {"accel": range(4), "rssi.width": range(3), "rssi.depth": range(2)}
-    names |= {"kernel": range(2), "decimation": range(2), "head.hidden": range(2)}
-    names |= {"accel.bits": range(2), "rssi.bits": range(3)}
-    for readout in READOUTS:
-        for values in itertools.product(*names.values()):
-            yield dict(zip(names, values, strict=True)) | {"readout": readout}
+    choices = choices_of(SPACE, PROBLEMS[DATA])
+    every = [
+        held.choices
+        if isinstance(held, CategoricalDistribution)
+        else range(held.low, held.high + 1)
+        for held in choices.values()
+    ]
+    for values in itertools.product(*every):
+        yield dict(zip(choices, values, strict=True))
 
 
 @cache
