@@ -1,11 +1,12 @@
 # make search   sets up .venv from the pins and runs the demo
-# make test     sets up .venv and runs the tests
+# make test     sets up .venv and runs the tests, JOBS files at a time
 # make setup    only sets up .venv
 # make check    lint and types
 # make tflite-runtime   exported files in LiteRT's predecessor, which needs Python 3.11
 PYTHON ?= python3
 PYTHON_OF_TFLITE_RUNTIME ?= python3.11
 VENV ?= .venv
+JOBS ?= 2
 EXTRAS ?= demo,tflm,emulate,test
 READY = $(VENV)/.ready-$(shell (echo $(EXTRAS); cat pyproject.toml constraints.txt) | cksum | cut -d' ' -f1)
 
@@ -17,7 +18,7 @@ search: $(READY)
 setup: $(READY)
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
