@@ -4,8 +4,8 @@
         --plain-minutes 60 --minutes 30 --jsonl benchmarks/results/search_efficiency.jsonl \
         --runs DIR [--json FILE] [--sampler exact] [--workers 2]
 
-One after the other on the same machine: `plain_search.py`, which is one process, of as many seeds
-at once as `--workers` says, and `run_search.py` with so many workers, seed by seed. As processes
+One after the other on the same machine: `plain_search.py`, which is one process, as many races
+at once as `--workers` says, and `run_search.py` with so many workers, race by race. As processes
 side by side slow each other down a little, the plain ones get a tenth more time than is counted.
 The teacher is made before, once a data set, and counts for neither. Hypervolume is that of all
 networks trained so far, by the scores that the searches saw (error, RAM, Flash, latency as shares
@@ -18,6 +18,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,8 @@ class Race:
     device: str
     sampler: str
     workers: int
+    minutes: float
+    plain_minutes: float
 
     @property
     def cache(self) -> Path:
@@ -59,7 +62,15 @@ class Race:
     @property
     def plain(self) -> Path:
         """What the plain search writes."""
-        return self.runs / f"{self.data.stem}-plain-{self.seed}.jsonl"
+        return self._place(f"plain-{self.plain_minutes:g}min").with_suffix(".jsonl")
+
+    @property
+    def ours(self) -> Path:
+        """Our run folder."""
+        return self._place(f"{self.sampler}-{self.minutes:g}min")
+
+    def _place(self, name: str) -> Path:
+        return self.runs / f"{self.data.stem}-{self.device}-{name}-{self.seed}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -71,47 +82,48 @@ class Race:
 Curve = list[tuple[float, CostSummary, float]]  # seconds, cost, validation score of a network
 
 
-def ours(race: Race, length: Sequence[str], name: str, seed: int) -> tuple[Path, Curve]:
-    """Our search of some length (options): what it trained, and when."""
-    run = race.runs / f"{race.data.stem}-{name}-{seed}"
+def search(race: Race, run: Path, length: Sequence[str]) -> Curve:
+    """Our search of some length (options): what it trained, and when.
+
+    One that was stopped is begun anew: the time from its last training to its end is not known.
+    """
     command = [sys.executable, str(HERE.parent / "run_search.py"), "--data", str(race.data)]
-    command += ["--device", race.device, *length, "--seed", str(seed)]
+    command += ["--device", race.device, *length, "--seed", str(race.seed)]
     command += ["--metric", METRICS.get(race.data.stem, "accuracy"), "--validation", "split"]
     command += ["--sampler", race.sampler, "--workers", str(race.workers), "--out", str(run)]
     command += ["--no-verify", "--quiet"]
     if not (run / "front.csv").exists():
-        command += ["--resume"] if (run / "run.json").exists() else []
+        shutil.rmtree(run, ignore_errors=True)
         subprocess.run(command, check=True, env=race.environment)
     with (run / "trials.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "trained"]
-    return run, [
-        (float(row["finished_s"]), read_cost(row), float(row["val_score"])) for row in rows
-    ]
+    return [(float(row["finished_s"]), read_cost(row), float(row["val_score"])) for row in rows]
 
 
 def lessons_of(race: Race) -> Path:
     """The teacher's file: of a run that makes it and is no racer; both read it in the cache."""
-    first, _ = ours(race, ["--trials", "1"], "teacher", 0)
+    first = race.runs / f"{race.data.stem}-teacher"
+    search(race, first, ["--trials", "1"])
     identity = read_json(first / "run.json")["teacher"]["hash"]
     return race.cache / "teachers" / f"{identity}.npz"
 
 
-def run_plain(races: Sequence[Race], minutes: float) -> None:
+def run_plain(races: Sequence[Race]) -> None:
     """The plain searches that are missing, side by side."""
+    missing = [race for race in races if not race.plain.with_suffix(".done").exists()]
+    lessons = [lessons_of(race) for race in missing]  # all of them before the first one starts
     started = []
-    for race in races:
-        file = race.plain
-        if file.with_suffix(".done").exists():
-            continue
-        file.unlink(missing_ok=True)  # a plain search cannot be resumed
+    for race, file in zip(missing, lessons, strict=True):
+        race.plain.unlink(missing_ok=True)  # a plain search cannot be resumed
         command = [sys.executable, str(HERE / "plain_search.py"), str(race.data)]
-        command += ["--lessons", str(lessons_of(race)), "--device", race.device]
-        command += ["--seed", str(race.seed), "--minutes", str(minutes), "--jsonl", str(file)]
-        started.append((file, subprocess.Popen(command, env=race.environment)))
-    for file, process in started:
+        command += ["--lessons", str(file), "--device", race.device, "--seed", str(race.seed)]
+        command += ["--minutes", str(MORE_TIME * race.plain_minutes)]
+        command += ["--jsonl", str(race.plain)]
+        started.append((race, subprocess.Popen(command, env=race.environment)))
+    for race, process in started:
         if process.wait():
-            raise SystemExit(f"{file}: the plain search failed")
-        file.with_suffix(".done").touch()
+            raise SystemExit(f"{race.plain}: the plain search failed")
+        race.plain.with_suffix(".done").touch()
 
 
 def plain(race: Race) -> Curve:
@@ -139,11 +151,10 @@ def growth(rules: Rules, curve: Curve) -> Iterator[tuple[float, float]]:
         yield seconds, front_hypervolume(rules, entries)
 
 
-def row_of(race: Race, minutes: float, plain_minutes: float) -> dict[str, Any]:
+def row_of(race: Race) -> dict[str, Any]:
     """One race; the plain search has been run."""
     theirs = plain(race)
-    length = ["--minutes", str(minutes)]
-    run, curve = ours(race, length, f"ours-{race.sampler}", race.seed)
+    curve = search(race, race.ours, ["--minutes", str(race.minutes)])
     rules = rules_of(race.device)
     *_, (_, goal) = growth(rules, theirs)
     steps = list(growth(rules, curve))
@@ -154,16 +165,16 @@ def row_of(race: Race, minutes: float, plain_minutes: float) -> dict[str, Any]:
         "device": race.device,
         "sampler": race.sampler,
         "workers": race.workers,
-        "plain_minutes": plain_minutes,
+        "plain_minutes": race.plain_minutes,
         "plain_trained": len(theirs),
         "plain_hypervolume": goal,
         "trained": len(curve),
         "search_s": steps[-1][0],
         "hypervolume": steps[-1][1],
         "reached_s": reached,
-        "time_ratio": None if reached is None else reached / (60 * plain_minutes),
+        "time_ratio": None if reached is None else reached / (60 * race.plain_minutes),
         "commit": commit(),
-        "minutes": read_json(run / "run.json")["elapsed_s"] / 60,
+        "minutes": read_json(race.ours / "run.json")["elapsed_s"] / 60,
     }
 
 
@@ -204,22 +215,25 @@ def main() -> None:
     chosen.runs.mkdir(parents=True, exist_ok=True)
     lines = chosen.jsonl.read_text().splitlines() if chosen.jsonl.exists() else []
     rows = [json.loads(line) for line in lines]
-    known = {(row["dataset"], row["seed"], row["sampler"]) for row in rows}
-    seeds = list(map(int, chosen.seeds.split(",")))
-    for start in range(0, len(seeds), chosen.workers):
-        for name in chosen.data.split(","):
-            data = chosen.folder / f"{name}.npz"
-            races = [
-                Race(data, seed, chosen.runs, chosen.device, chosen.sampler, chosen.workers)
-                for seed in seeds[start : start + chosen.workers]
-                if (name, seed, chosen.sampler) not in known
-            ]
-            run_plain(races, MORE_TIME * chosen.plain_minutes)
-            for race in races:
-                rows.append(row_of(race, chosen.minutes, chosen.plain_minutes))
-                with chosen.jsonl.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
-                print(json.dumps(rows[-1]), flush=True)
+    keys = ("dataset", "seed", "device", "sampler", "plain_minutes")
+    known = {tuple(row[key] for key in keys) for row in rows}
+    missing = [
+        Race(
+            chosen.folder / f"{name}.npz", seed, chosen.runs, chosen.device, chosen.sampler,
+            chosen.workers, chosen.minutes, chosen.plain_minutes,
+        )
+        for seed in map(int, chosen.seeds.split(","))
+        for name in chosen.data.split(",")
+        if (name, seed, chosen.device, chosen.sampler, chosen.plain_minutes) not in known
+    ]  # fmt: skip
+    for start in range(0, len(missing), chosen.workers):
+        races = missing[start : start + chosen.workers]
+        run_plain(races)
+        for race in races:
+            rows.append(row_of(race))
+            with chosen.jsonl.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+            print(json.dumps(rows[-1]), flush=True)
     found = summary([row for row in rows if row["sampler"] == chosen.sampler])
     print(json.dumps(found, indent=2))
     if chosen.json is not None:

@@ -1,0 +1,177 @@
+"""Would it pay to stop trainings early? A rule that respects the front, replayed on whole runs.
+
+    python benchmarks/early_stopping.py RUN [--lessons TEACHER.npz] [--workers 2] --csv FILE
+
+Trains the networks of a run's search again, as they were trained there, and notes their scores on
+the validation split after shares of their steps. The rule: a training stops where not even a
+hopeful gain lifts it above the best score that is known at no more RAM, Flash and latency; hopeful
+is the 95th percentile of what earlier networks gained from there to their end. Replayed in the
+order of the run, for every share: the steps saved, networks that would have been stopped, those of
+them that would have entered the front, and the hypervolume that their loss costs. Resumable: a row
+a network; without RUN only the replay of what is there.
+"""
+
+import argparse
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rows import Rows
+from torch import Tensor
+
+from nas.data.task import load_task
+from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS
+from nas.network.graph import Graph
+from nas.run_folder import read_manifest
+from nas.search.pareto import hypervolume
+from nas.search.rules import training_seed
+from nas.training import metrics
+from nas.training.evaluate import Bench, prepare, recipe_of, taught
+from nas.training.lessons import read_lessons
+from nas.training.loop import predict, train
+from nas.training.recipe import Recipe
+from nas.training.scoring import classify
+from nas.training.student import Student, to_integer
+from nas.training.validation import judging
+from nas.training.workers import BANK_SEED
+from search_spaces import SPACES
+
+SHARES = (0.4, 0.5, 0.6, 0.7, 0.8)
+COSTS = ("ram_bytes", "flash_bytes", "latency_ms")
+COLUMNS = ("dataset", "number", "id", *COSTS, *(f"at_{share:.0%}" for share in SHARES), "score")
+HOPE = 0.95  # quantile of the gains
+FEW = 20  # gains before the rule is used
+
+
+class Watched(Student):
+    """A student that is scored during its training, which goes on as if it had not been."""
+
+    def watch(self, held: Bench, metric: metrics.Metric, steps: int) -> None:
+        """From now on; scores go to `self.noted`, share of the steps -> score."""
+        self.held, self.metric, self.noted = held, metric, dict[float, float]()
+        self.marks = {round(share * steps): share for share in SHARES}
+        self.steps_seen = 0
+        rows = held.inputs["val"]
+        self.rows = {name: torch.from_numpy(x).permute(0, 3, 1, 2) for name, x in rows.items()}
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """As a student's."""
+        if self.training:
+            share = self.marks.get(self.steps_seen)
+            self.steps_seen += 1
+            if share is not None:
+                answers = predict(self, self.rows, self.held.training.scales).argmax(1).numpy()
+                labels, classes = self.held.labels["val"], self.held.task.classes
+                self.noted[share] = metrics.score(self.metric, labels, answers, classes)
+                self.train()
+        return super().forward(inputs)
+
+
+class Teaching:
+    """What a process needs to train the networks of one run."""
+
+    def __init__(self, run: Path, lessons: Path) -> None:
+        torch.set_num_threads(1)
+        self.manifest = read_manifest(run)
+        task = load_task(self.manifest["data"]["path"], None)
+        self.bench = prepare(task, judging(task, "split"), BANK_SEED)
+        self.metric: metrics.Metric = self.manifest["metric"]
+        self.recipe: Recipe = recipe_of(self.bench, self.metric, True, False)
+        self.data = taught(self.bench, read_lessons(lessons, False), 0)
+        with (run / "trials.csv").open(newline="") as file:
+            every = csv.DictReader(file)
+            self.rows = [row for row in every if row["status"] == "trained"]
+
+    def row(self, place: int) -> dict[str, Any]:
+        """Trains the network at a place among those that were trained."""
+        known = self.rows[place]
+        space = SPACES[self.manifest["space"]]
+        graph: Graph = space.parse(json.loads(known["architecture"])).lower()
+        seed = training_seed(self.manifest["seed"], known["id"], 0)
+        torch.manual_seed(seed)
+        net = Watched(graph, self.data.scales, dropout=self.recipe.dropout)
+        net.watch(self.bench, self.metric, self.recipe.steps)
+        train(net, self.data, self.recipe, seed)
+        answers = classify(to_integer(net), self.bench.inputs["val"])
+        classes = self.bench.task.classes
+        score = metrics.score(self.metric, self.bench.labels["val"], answers, classes)
+        if score != float(known["val_score"]):
+            raise SystemExit(f"{known['id']}: scored {known['val_score']} in the run, {score} now")
+        row: dict[str, Any] = {"dataset": self.manifest["data"]["name"], "score": score}
+        row |= {column: known[column] for column in ("number", "id", *COSTS)}
+        return row | {f"at_{share:.0%}": noted for share, noted in net.noted.items()}
+
+
+_HELD: list[Teaching] = []  # of a process
+
+
+def train_again(run: Path, lessons: Path, place: int) -> dict[str, Any]:
+    """In a process: the row of a network."""
+    if not _HELD:
+        _HELD.append(Teaching(run, lessons))
+    return _HELD[0].row(place)
+
+
+def replay(rows: Sequence[Mapping[str, Any]], share: float) -> dict[str, Any]:
+    """What the rule does to a run at one share of the steps."""
+    costs = np.array([[float(row[name]) for name in COSTS] for row in rows])
+    scores = np.array([float(row["score"]) for row in rows])
+    halfway = np.array([float(row[f"at_{share:.0%}"]) for row in rows])
+    ended: list[int] = []
+    stopped: list[int] = []
+    wrongly = 0
+    for place in range(len(rows)):
+        rivals = [i for i in ended if (costs[i] <= costs[place]).all()]
+        best = max(scores[rivals], default=-1.0)
+        hope = np.quantile(scores[ended] - halfway[ended], HOPE) if len(ended) >= FEW else 1.0
+        if halfway[place] + hope < best:
+            stopped.append(place)
+            wrongly += int(scores[place] > best)
+        else:
+            ended.append(place)
+    return {
+        "share": share,
+        "networks": len(rows),
+        "stopped": len(stopped),
+        "wrongly": wrongly,
+        "saved": len(stopped) * (1 - share) / len(rows),
+        "kept": volume(costs[ended], scores[ended]) / volume(costs, scores),
+        "gain": [round(float(x), 4) for x in np.quantile(scores - halfway, (0.05, 0.5, 0.95))],
+    }
+
+
+def volume(costs: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
+    """Hypervolume in the limits of the 32 KB device."""
+    limits = np.array([28_672, 196_608, DEFAULT_LATENCY_LIMIT_MS])
+    return hypervolume(np.c_[1 - scores, costs / limits], np.ones(4))
+
+
+def main() -> None:
+    """Makes the rows that are missing; replays all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("--lessons", type=Path)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--csv", type=Path, required=True)
+    chosen = parser.parse_args()
+    rows = Rows(chosen.csv, COLUMNS, ("dataset", "id"))
+    if chosen.run is not None:
+        teaching = Teaching(chosen.run, chosen.lessons)
+        name = teaching.manifest["data"]["name"]
+        missing = [i for i, row in enumerate(teaching.rows) if not rows.has(name, row["id"])]
+        rows.fill(partial(train_again, chosen.run, chosen.lessons), missing, chosen.workers)
+    for name in dict.fromkeys(row["dataset"] for row in rows):
+        mine = [row for row in rows if row["dataset"] == name]
+        mine.sort(key=lambda row: int(row["number"]))
+        for share in SHARES:
+            print(name, json.dumps(replay(mine, share)))
+
+
+if __name__ == "__main__":
+    main()
