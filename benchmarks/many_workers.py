@@ -231,7 +231,7 @@ def judge(url: str, fronts: Sequence[Sequence[str]]) -> dict[str, Any]:
             all(a <= b for a, b in zip(q, p, strict=True)) and q != p for q in points.values()
         )
     )
-    interrupted = [t for t in trials if t.state == TrialState.FAIL and t.params]
+    interrupted = [t for t in trials if t.state == TrialState.FAIL and _genes(t)]
     return {
         "trials": len(trials),
         "trained": len(trained),
@@ -249,16 +249,21 @@ def _again(trial: Any, trials: Sequence[Any], records: dict[int, Any]) -> bool:
     """Whether an interrupted trial was asked for again, or an equal network in another trial."""
     if records[trial.number] is not None and records[trial.number].status == "failed":
         return True
-    genes = {t.number: t.system_attrs.get("fixed_params", {}) | t.params for t in trials}
+    genes, mine = {t.number: _genes(t) for t in trials}, _genes(trial)
     later = (held for number, held in genes.items() if number > trial.number)
-    if any(trial.params.items() <= held.items() for held in later):
+    if any(mine.items() <= held.items() for held in later):
         return True
     choices = choices_of(RULES.space, RULES.problem)
     ended = (TrialState.COMPLETE, TrialState.WAITING)
     alike = [genes[t.number] for t in trials if t.state in ended]
-    return trial.params.keys() == choices.keys() and _network(trial.params) in {
+    return mine.keys() == choices.keys() and _network(mine) in {
         _network(held) for held in alike if held.keys() == choices.keys()
     }
+
+
+def _genes(trial: Any) -> dict[str, Any]:
+    """Those it was queued with, and those it has drawn."""
+    return dict(trial.system_attrs.get("fixed_params", {}) | trial.params)
 
 
 def _network(genes: Mapping[str, Any]) -> str:

@@ -265,7 +265,13 @@ def _search(chosen: argparse.Namespace) -> int:
 
 def _check_sharing(chosen: argparse.Namespace) -> None:
     """UsageError where machines could not share a study."""
-    shared = chosen.storage is not None and chosen.storage.startswith("postgresql")
+    storage = chosen.storage or "sqlite:///"
+    shared = storage.startswith("postgresql")
+    if not shared and not storage.startswith("sqlite:///"):
+        raise UsageError(
+            f"--storage {storage.partition('//')[0]}//…: give postgresql://USER@HOST/DATABASE, or"
+            " leave it out for a file in the run folder"
+        )
     if shared and chosen.artifacts is None:
         raise UsageError(
             "--storage postgresql://…: add --artifacts FOLDER or s3://BUCKET, which every machine"

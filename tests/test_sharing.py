@@ -103,7 +103,7 @@ def drilled(server: Cluster, **changed: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "harm", ({}, {"kill_every": 9.0}, {"restart_every": 9.0}), ids=("none", "kill", "restart")
+    "harm", ({}, {"kill_every": 6.0}, {"restart_every": 6.0}), ids=("none", "kill", "restart")
 )
 def test_nothing_is_lost_or_trained_twice(
     harm: dict[str, float], server: Cluster, request: pytest.FixtureRequest
@@ -134,8 +134,9 @@ def test_two_runs_of_one_command_end_with_one_front(url: str, tmp_path: Path) ->
     one, other = ({row["id"]: row["val_score"] for row in rows} for rows in trials)
     assert one == other and len(one) == 4
     assert {r["id"] for r in fronts[0]} == {r["id"] for r in fronts[1]}
-    made = [{file.name for file in (run / "trained").glob("c?*.npz")} for run in runs]
-    assert made[0] and made[1] and made[0] != made[1], "each has trained some, and fetched others"
+    held = [{file.name for file in (run / "trained").glob("c?*.npz")} for run in runs]
+    every = {f"{name}.npz" for name in one}
+    assert held[0] | held[1] >= every and not held[0] & held[1] & every, "each is trained by one"
 
 
 # ---------------------------------------------------------------- who may join
@@ -188,6 +189,7 @@ def test_only_one_driver_is_spoken(tmp_path: Path) -> None:
     (
         (["--storage", "postgresql://h/d"], "add --artifacts FOLDER or s3://BUCKET"),
         (["--artifacts", "x"], "--artifacts: only with --storage postgresql"),
+        (["--storage", "mysql://h/d"], "--storage mysql://…: give postgresql://"),
         (
             ["--storage", "postgresql://h/d", "--artifacts", "x", "--distil", "walk"],
             "--distil walk: its teachers are of one machine",

@@ -288,8 +288,36 @@ def test_starts_are_asked_for_first_and_once(tmp_path: Path) -> None:
         held.tell(trial, record(trial.number), VALUES)
     assert drawn[:2] == [(3, "b"), (4, "a")]
     assert all(gene > 4 for gene, _ in drawn[2:])
-    held.begin_with([{"gene": 3, "kind": "b"}])  # too late: the study has begun
+    held.begin_with([{"gene": 3, "kind": "b"}])  # by a resumed session
     assert held.ask().suggest_int("gene", 0, 10**6) > 4
+
+
+def test_starts_that_a_kill_kept_from_the_queue_are_queued_later(tmp_path: Path) -> None:
+    held, starts = opened(tmp_path), [{"gene": gene, "kind": "b"} for gene in range(3)]
+    held.begin_with(starts[:2])
+    assert held.ask().suggest_int("gene", 0, 10**6) == 0
+    held.begin_with(starts)
+    assert [held.ask().suggest_int("gene", 0, 10**6) for _ in starts[1:]] == [1, 2]
+
+
+@pytest.mark.parametrize("asked", (0, 1))
+@pytest.mark.parametrize("killed", (False, True))
+def test_a_queued_trial_that_is_stopped_while_drawn_comes_again_whole(
+    killed: bool, asked: int, tmp_path: Path
+) -> None:
+    held, genes = opened(tmp_path), {"gene": 3, "kind": "b"}
+    held.begin_with([genes])
+    trial = held.ask()
+    for _ in range(asked):
+        trial.suggest_int("gene", 0, 10**6)
+    if killed:
+        held, counts = recovered(tmp_path)
+        assert counts == (0, 1)
+    else:
+        held.put_back(trial)
+    again = held.ask()
+    drawn = again.suggest_int("gene", 0, 10**6), again.suggest_categorical("kind", "ab")
+    assert drawn == tuple(genes.values())
 
 
 def test_reading_much_leaves_no_trace(made: bytes, tmp_path: Path) -> None:

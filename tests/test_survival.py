@@ -6,11 +6,14 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ from nas.data.task import load_task
 from nas.errors import DataError, RunError
 from nas.export import verify
 from nas.export.verification import Verification
+from nas.interrupts import is_interrupted, no_interrupt
 from nas.search import engine as search
 from nas.search import ledger as ledger_module
 from nas.search.engine import Search
@@ -366,7 +370,33 @@ def test_workers_end_with_their_parent(end: signal.Signals, tmp_path: Path) -> N
         assert errors.count("Traceback") == 1, "the workers saw the Ctrl-C"
 
 
+def test_ctrl_c_waits_for_the_end_of_a_block() -> None:
+    """Though the signal may go to another thread, as to the one that draws the progress."""
+    finished, ended = threading.Event(), []
+    other = threading.Thread(target=finished.wait)
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), no_interrupt():
+            with no_interrupt():
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.2)
+            assert is_interrupted()
+            ended.append(True)
+    finally:
+        finished.set()
+        other.join()
+    assert ended and not is_interrupted()
+
+
 # ---------------------------------------------------------------- the whole command
+
+
+def until(holds: Callable[[], bool], session: kills.Session) -> None:
+    """Waits for something that the run in work is to do."""
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert session.process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_run_is_stopped_three_times_and_ends_well(tmp_path: Path) -> None:
@@ -376,8 +406,7 @@ def test_a_run_is_stopped_three_times_and_ends_well(tmp_path: Path) -> None:
     arguments += ["--no-distil", "--no-verify"]  # their processes have tests of their own
     log = tmp_path / "log"
     session = kills.Session(run, arguments, log)
-    while not (run / ".lock").exists():
-        time.sleep(0.01)
+    until((run / ".lock").exists, session)
     session.stop("parent", random.Random(0))
     assert not (run / "run.json").exists(), "nothing is there yet; --resume begins"
     before = kills.Seen()
@@ -386,8 +415,8 @@ def test_a_run_is_stopped_three_times_and_ends_well(tmp_path: Path) -> None:
         session = kills.Session(run, arguments, log)
         session.wait_for(aim, 0.0)
         models = {"search": "c????????????.npz", "finals": "c????????????.?.npz"}.get(aim)
-        while models and len(list((run / "trained").glob(models))) < 2:
-            time.sleep(0.01)
+        if models is not None:
+            until(partial(_holds_two, run / "trained", models), session)
         phase = session.phase()
         session.stop(kind, random.Random(0))
         assert phase == aim, log.read_text()
@@ -401,6 +430,10 @@ def test_a_run_is_stopped_three_times_and_ends_well(tmp_path: Path) -> None:
     after = kills.look(run)
     assert kills.lost(before, after) == kills.trained_twice(before, after) == []
     assert len(after.scores) == 4 and kills.judge_front(run) == "equal"
+
+
+def _holds_two(folder: Path, pattern: str) -> bool:
+    return len(list(folder.glob(pattern))) >= 2
 
 
 def test_a_disk_that_fills_up_loses_nothing(

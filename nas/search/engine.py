@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from nas.hardware.budget import Priced, price
+from nas.interrupts import no_interrupt
 from nas.progress import Progress
 from nas.run_folder import TrialRecord, summarise, write_atomic, write_trials
 from nas.search.clock import Clock, reserved_s
@@ -22,7 +23,7 @@ from nas.search.rules import Rules, front_hypervolume, scored, training_seed
 from nas.search.standing import Standing, standing_of
 from nas.search.study import Study
 from nas.space import Architecture, architecture_id
-from nas.training.workers import MOST_DEATHS, Pool, Training, no_interrupt, train
+from nas.training.workers import MOST_DEATHS, Pool, Training, train
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -35,7 +36,8 @@ ASKS_AT_ONCE = 8  # proposals between two looks at what the workers have finishe
 WRITE_EVERY = 10  # trainings after which trials.csv is brought up to date; study.db always is
 HYPERVOLUME_EVERY = 5  # trainings between two times that the line's hypervolume is made anew
 EXPLORE_EVERY = 5  # of proposals in a row without a training, each fifth is drawn at random
-MOST_IDLE_ASKS = 400  # proposals in a row without a training: the space is used up
+MOST_IDLE_ASKS = 400  # proposals in a row that fit and are known: the space is used up
+MOST_REFUSED = 4000  # proposals, since the last training, that do not fit: hardly any seems to
 
 
 @dataclass
@@ -66,11 +68,11 @@ class Search:
         self.pending: dict[Future[Any], _Pending] = {}
         self.twins: list[_Pending] = []  # drawn while an equal architecture is being trained
         self.trials: int | None = None
-        self.idle_asks = 0
+        self.idle_asks = self.refused = 0  # proposals since the last training; over a budget
         self.deaths = 0
         self._shown: Standing | None = None
         self._shown_size = -1  # records that it counts
-        self._hypervolume = 0.0
+        self._hypervolume, self._measured = 0.0, 0  # after so many trainings
         self._reserved: tuple[int, float] = (-1, 0.0)
 
     @property
@@ -85,6 +87,8 @@ class Search:
             self._recover()
             try:
                 self._loop()
+                if reason := self._used_up():
+                    self.progress.say(f"search: it ends here, with {reason}")
             finally:
                 with no_interrupt():
                     self._close()
@@ -127,12 +131,19 @@ class Search:
 
     def _enough(self) -> bool:
         """Whether no further training should begin."""
-        if self.idle_asks >= MOST_IDLE_ASKS or self.deaths > MOST_DEATHS:
+        if self._used_up() or self.deaths > MOST_DEATHS:
             return True
         begun = len(self.pending) + len(self.study.elsewhere)
         if self.trials is not None and len(self.trained) + begun >= self.trials:
             return True
         return self._time_is_up()
+
+    def _used_up(self) -> str:
+        """Why nothing new is proposed any more; empty while there is hope."""
+        known = self.idle_asks - self.refused
+        if known < MOST_IDLE_ASKS and self.refused < MOST_REFUSED:
+            return ""
+        return f"nothing new in the last {self.idle_asks} proposals ({self.refused} over a budget)"
 
     def _waits(self) -> bool:
         """Whether the last of `trials` are being trained by other runs, and may yet fail."""
@@ -144,9 +155,17 @@ class Search:
             return False
         trained = self.trained
         if self._reserved[0] != len(trained):
-            seconds = reserved_s(self.rules, trained, self.pool.count, self.clock.deadline_s)
+            seconds = reserved_s(self.rules, trained, self._trainers(), self.clock.deadline_s)
             self._reserved = (len(trained), seconds)
         return self.clock.left_s() < self._reserved[1]
+
+    def _trainers(self) -> int:
+        """Processes that the final trainings are dealt out to, those of other runs included.
+
+        Each run claims one network more than it trains at a time.
+        """
+        count = self.pool.count
+        return count + len(self.study.elsewhere) * count // (count + 1)
 
     def _drain(self) -> None:
         """Waits for what is running, which keeps its process busy anyway; drops what is queued."""
@@ -170,6 +189,7 @@ class Search:
             pending, fate = drawn
             known = self.known.get(pending.id)
             if fate == "infeasible":
+                self.refused += 1
                 refusal = self.rules.budget.refusal(pending.priced.cost)
                 self._tell(pending, "infeasible", None, 0.0, refusal)
             elif fate == "twin":
@@ -180,7 +200,7 @@ class Search:
                 self._tell(pending, "duplicate", known.val_score, 0.0, "")
             else:
                 self._submit(pending)
-                self.idle_asks = 0
+                self.idle_asks = self.refused = 0
                 return True
             self.idle_asks += 1
         return False
@@ -349,9 +369,9 @@ class Search:
         if self._shown is None or len(records) != self._shown_size:
             self._shown_size = len(records)
             trained = self.trained
-            due = len(trained) % HYPERVOLUME_EVERY == 1
-            if self._shown is None or (due and len(trained) != self._shown.trained):
+            if self._shown is None or len(trained) >= self._measured + HYPERVOLUME_EVERY:
                 self._hypervolume = front_hypervolume(self.rules, scored(trained))
+                self._measured = len(trained)
             self._shown = standing_of(self.rules, records, self._hypervolume)
         self.progress.figures({"search": self._shown.to_json(*times)})
         self.progress.status(self._shown.line(*times))

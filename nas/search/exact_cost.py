@@ -118,15 +118,14 @@ class ExactCostSampler(BaseSampler):
         if "fixed_params" in trial.system_attrs:
             return {}
         running = self._look(study)
+        self._asked += 1
+        if len(self._trained) > MOST_MODELLED:
+            self._pool.clear()
+            return self._evolve(running.keys())
         self._grow(running.keys())
         if not self._pool:
             return {}
-        self._asked += 1
         return dict(self._pool.pop(self._choose(list(running.values()))).genes)
-
-    @property
-    def _modelled(self) -> bool:
-        return len(self._trained) <= MOST_MODELLED
 
     def _look(self, study: Study) -> dict[str, Candidate]:
         """Reads the trials that have ended since the last look; returns what is in training."""
@@ -183,25 +182,38 @@ class ExactCostSampler(BaseSampler):
         """Adds a few candidates, random ones and children in turn; the oldest leave."""
         for identity in running:
             self._pool.pop(identity, None)
-        wanted = self._wanted()
+        first = self._fitted == 0 and len(self._trained) >= RANDOM_FIRST
+        wanted = FIRST_GROW if first else GROW
         for tried in range(MOST_TRIED):
             if tried >= wanted and self._pool:
                 break
-            child = len(self._front) > 0 and tried % 2 == 1
-            genes = self._offspring() if child else draw_genes(self._random, self._choices)
-            candidate = self._candidate(genes, child)
-            if candidate is None or candidate.id in self._trained or candidate.id in running:
-                continue
-            self._pool.setdefault(candidate.id, candidate)
+            candidate = self._fresh(running, child=tried % 2 == 1)
+            if candidate is not None:
+                self._pool.setdefault(candidate.id, candidate)
         while len(self._pool) > POOL:
             del self._pool[next(iter(self._pool))]
 
-    def _wanted(self) -> int:
-        """How many candidates to draw with this trial."""
-        if not self._modelled:
-            return 2  # a random one and a child, which is taken
-        first = self._fitted == 0 and len(self._trained) >= RANDOM_FIRST
-        return FIRST_GROW if first else GROW
+    def _evolve(self, running: Collection[str]) -> dict[str, Any]:
+        """Genes of the first child of the front that fits and is new, or of a random network."""
+        child = not self._is_random()
+        for _ in range(MOST_TRIED):
+            candidate = self._fresh(running, child)
+            if candidate is not None:
+                return dict(candidate.genes)
+        return {}
+
+    def _fresh(self, running: Collection[str], child: bool) -> Candidate | None:
+        """A network that was just drawn; None where it does not fit, or is known."""
+        child = child and len(self._front) > 0
+        genes = self._offspring() if child else draw_genes(self._random, self._choices)
+        candidate = self._candidate(genes, child)
+        if candidate is None or candidate.id in self._trained or candidate.id in running:
+            return None
+        return candidate
+
+    def _is_random(self) -> bool:
+        """Whether this trial is one of those that no model and no parent decides."""
+        return len(self._trained) < RANDOM_FIRST or self._asked % RANDOM_EVERY == 0
 
     def _offspring(self) -> Genes:
         """Genes of two of the front, or of one twice, some of them drawn anew."""
@@ -217,10 +229,7 @@ class ExactCostSampler(BaseSampler):
     def _choose(self, running: Sequence[Candidate]) -> str:
         """The id of the candidate to be trained next."""
         pool, trained = list(self._pool.values()), list(self._trained.values())
-        if not self._modelled:
-            pool = [candidate for candidate in pool if candidate.child] or pool
-            return self._random.choice(pool).id
-        if len(trained) < RANDOM_FIRST or self._asked % RANDOM_EVERY == 0:
+        if self._is_random():
             pool = [candidate for candidate in pool if not candidate.child] or pool
             return self._random.choice(pool).id
         model = self._model(trained)

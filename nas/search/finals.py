@@ -24,13 +24,14 @@ from typing import Any
 
 import numpy as np
 
+from nas.interrupts import no_interrupt
 from nas.progress import Progress, clock
 from nas.run_folder import TrialRecord
 from nas.search.ledger import Job, Ledger, final_training, model_file
 from nas.search.rules import Rules, front_of, undominated
 from nas.search.walk import STANDING, Walk
 from nas.training.recipe import FINAL_FACTOR, FINAL_SEEDS
-from nas.training.workers import MOST_DEATHS, Pool, no_interrupt, train
+from nas.training.workers import MOST_DEATHS, Pool, train
 
 BEST = 4  # members of the front that are a training ahead of the rest
 FEW_GAINS = 3  # candidates whose final trainings tell what one adds
@@ -116,7 +117,8 @@ def train_finals(
         if not running and not broken:
             if not race.ledger.elsewhere or left_s() <= 0:
                 break
-            time.sleep(1.0)  # what other runs have begun may bring up further members
+            time.sleep(1.0)
+            race.look()  # what other runs have begun may bring up further members
         finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
         seconds, died = _store(race, running, finished)
         slowest, broken = max(slowest, seconds), broken or died
@@ -219,15 +221,28 @@ class _Race:
         """The next final training, which no other run makes; None as in `next`."""
 
         def choose() -> Job | None:
-            with self.ledger.turn():
-                if self.ledger.refresh():
-                    self._rank()
-                job = self.next(running)
+            job = None
+            try:
+                with self.ledger.turn():
+                    self._learn()
+                    job = self.next(running)
+                    if job is not None:
+                        self.ledger.claim(job)
+            except BaseException:  # the turn was lost, and with it the claim
                 if job is not None:
-                    self.ledger.claim(job)
-                return job
+                    self.ledger.withdraw(job)
+                raise
+            return job
 
         return self.ledger.patiently(choose)
+
+    def look(self) -> None:
+        """Takes over what other runs have finished."""
+        self.ledger.patiently(self._learn)
+
+    def _learn(self) -> None:
+        if self.ledger.refresh():
+            self._rank()
 
     def next(self, running: Collection[Job]) -> Job | None:
         """The next final training, or None when every member has had its share.

@@ -69,6 +69,9 @@ class Ledger:
     def drop(self, job: Job) -> None:
         """or that it is not, after all."""
 
+    def withdraw(self, job: Job) -> None:
+        """Takes a claim back whose turn was lost, without asking the server."""
+
     def fetch(self, identity: str, repetition: int) -> None:
         """Gets the model of another run's training."""
 

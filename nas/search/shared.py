@@ -23,7 +23,7 @@ from optuna.artifacts import (
     upload_artifact,
 )
 from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial
 from sqlalchemy import text
@@ -35,6 +35,7 @@ from sqlalchemy.exc import (
 )
 
 from nas.errors import RunError, ToolMissing
+from nas.interrupts import is_interrupted
 from nas.run_folder import write_atomic
 from nas.search.storage import reason_of, unwarned
 
@@ -108,7 +109,7 @@ class Shared:
         """Does what needs the server, and again where the server was lost over it.
 
         Raises:
-            RunError: it stays away for longer than `PATIENCE_S`.
+            RunError: it stays away for longer than `PATIENCE_S`, or Ctrl-C is held back.
             StorageInternalError, SQLAlchemyError: it refuses.
         """
         lost_s: float | None = None
@@ -120,10 +121,11 @@ class Shared:
                     self.storage.remove_session()  # which may hang in a transaction that is gone
                 if not _is_lost(error):
                     raise
+                reason = reason_of(error)
                 if lost_s is not None and time.monotonic() - lost_s > PATIENCE_S:
                     raise RunError(
                         f"the database was away for {PATIENCE_S / 60:.0f} minutes"
-                        f" ({reason_of(error)}); start it and go on with --resume"
+                        f" ({reason}); start it and go on with --resume"
                     ) from None
             self._well_since = time.monotonic()
             if lost_s is None:
@@ -133,6 +135,11 @@ class Shared:
                 )
                 lost_s = time.monotonic()
             time.sleep(RETRY_S)
+            if is_interrupted():
+                raise RunError(
+                    f"the database is away ({reason}) and waiting for it was interrupted; start"
+                    " it and go on with --resume"
+                )
 
     def lease(self, trial: Trial) -> None:
         """Signs of life for a trial from now on."""
@@ -146,15 +153,23 @@ class Shared:
     def others(self, running: Iterable[FrozenTrial]) -> list[FrozenTrial]:
         """Those that other runs have leased.
 
-        At first sight each is given a sign of life: a run that was killed between a trial's birth
-        and its first heartbeat leaves it without any, and what never had one never counts as dead.
+        A run that was killed between a trial's birth and its first sign of life leaves it without
+        any, and what never had one never counts as dead: such a trial is given one here.
         """
         found = [trial for trial in running if trial._trial_id not in self._leased]
-        for trial in found:
-            if trial._trial_id not in self._greeted:
-                self._greeted.add(trial._trial_id)
-                self.storage.record_heartbeat(trial._trial_id)
+        unseen = {trial._trial_id for trial in found} - self._greeted
+        if unseen:
+            for trial_id in unseen - self._alive(unseen):
+                self.storage.record_heartbeat(trial_id)
+            self._greeted |= unseen
         return found
+
+    def _alive(self, trials: Iterable[int]) -> set[int]:
+        """Of some trials those that ever gave a sign of life."""
+        statement = text("SELECT trial_id FROM trial_heartbeats WHERE trial_id = ANY(:trials)")
+        with self.storage.engine.connect() as connection:
+            rows = connection.execute(statement, {"trials": list(trials)})
+            return {int(row[0]) for row in rows}
 
     def watch(self, study: optuna.Study) -> None:
         """Has this study swept, too."""
@@ -180,8 +195,8 @@ class Shared:
             return upload_artifact(
                 artifact_store=self._store, file_path=str(file), study_or_trial=owner
             )
-        except StorageInternalError:
-            raise
+        except (StorageInternalError, UpdateFinishedTrialError):
+            raise  # of the study, which notes the file's name before the store has it
         except Exception as error:  # a folder's OSError or whatever a bucket raises
             raise self._refused(error) from None
 

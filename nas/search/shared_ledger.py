@@ -85,6 +85,12 @@ class SharedLedger(Ledger):
             lambda: self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         )
 
+    def withdraw(self, job: Job) -> None:
+        """Ends the claim's signs of life, so that any run ends it after the grace."""
+        trial = self._claims.pop((job[0].id, job[1]), None)
+        if trial is not None:
+            self._shared.release(trial)
+
     def add(self, job: Job, model: bytes, val_score: float, taught_by: str) -> None:
         """A training that has just ended; RunError when the disk or the store refuses."""
         record, repetition = job

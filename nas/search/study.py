@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -49,6 +49,9 @@ T = TypeVar("T")
 class Study:
     """A study on disk that one process writes, or on a server for many.
 
+    Args:
+        seed: of what is drawn at random beside the sampler.
+
     Attributes:
         records: of the trials that have ended, in the order in which this run learnt of them.
         elsewhere: ids of the architectures that other runs are training.
@@ -61,12 +64,13 @@ class Study:
         place: str = "study",
         engine: Engine | None = None,
         shared: Shared | None = None,
+        seed: int = 0,
     ) -> None:
         self._study, self._objectives, self.place = study, objectives, place
         self._engine, self.shared = engine, shared  # the engine is that of a file
         self._sampler: BaseSampler = study.sampler
         trials = study.get_trials(deepcopy=False)
-        self._random = optuna.samplers.RandomSampler(seed=None if shared else len(trials))
+        self._random = optuna.samplers.RandomSampler(seed=seed)
         self.records: list[TrialRecord] = []
         self.elsewhere: set[str] = set()
         self._read: set[int] = set()  # numbers of ended trials
@@ -86,12 +90,13 @@ class Study:
         return trial
 
     def begin_with(self, starts: Sequence[Genes]) -> None:
-        """Queues trials of given genes, in a new study only; they are asked for first."""
+        """Queues trials of given genes, once in a study; they are asked for first."""
 
         def queue() -> None:
             with self.turn():
-                if not self._study.get_trials(deepcopy=False):
-                    for genes in starts:
+                queued = [given_genes(t) for t in self._study.get_trials(deepcopy=False)]
+                for genes in starts:
+                    if dict(genes) not in queued:
                         self._study.enqueue_trial(dict(genes))
 
         self.patiently(queue)
@@ -253,7 +258,7 @@ class Study:
                 told += 1
             else:
                 self.put_back(trial)
-                queued += bool(trial.params)
+                queued += bool(given_genes(trial) | trial.params)
         return told, queued
 
     def close(self) -> None:
@@ -285,10 +290,21 @@ class Study:
             ) from None
 
 
+def given_genes(trial: "Trial | FrozenTrial") -> dict[str, Any]:
+    """The genes with which a trial was queued; none where a sampler draws them."""
+    if isinstance(trial, Trial):
+        return dict(trial._fixed_params)
+    return dict(trial.system_attrs.get("fixed_params", {}))
+
+
 def requeue(study: optuna.Study, trial: "Trial | FrozenTrial") -> None:
-    """Queues a trial's parameters anew; its constraints are set when they are asked for."""
-    if trial.params:
-        study.enqueue_trial(trial.params)
+    """Queues a trial's parameters anew; its constraints are set when they are asked for.
+
+    One that was itself queued may have been stopped before all of its genes were asked for.
+    """
+    genes = given_genes(trial) | trial.params
+    if genes:
+        study.enqueue_trial(genes)
 
 
 def _ended(trial: FrozenTrial) -> TrialRecord | None:
@@ -347,11 +363,10 @@ def open_study(
                 f"{place}: its objectives are {', '.join(names)}; resume with the same --objectives"
             )
         # Runs that begin together must not draw the same networks.
-        study.sampler = sampler(
-            session_seed(seed, len(trials)) if shared is None else uuid.uuid4().int % 2**32
-        )
+        drawn = session_seed(seed, len(trials)) if shared is None else uuid.uuid4().int % 2**32
+        study.sampler = sampler(drawn)
     engine = held.engine if storage.startswith(SQLITE_FILE) else None
-    return Study(study, objectives, place, engine, shared)
+    return Study(study, objectives, place, engine, shared, drawn)
 
 
 def create_study(storage: RDBStorage, objectives: int, load: bool) -> optuna.Study:

@@ -8,19 +8,18 @@ threads and never needs torch.
 import functools
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 from nas.data.task import Task, load_task
 from nas.errors import DataError, NasError
+from nas.interrupts import no_interrupt
 from nas.network.graph import Graph
 from nas.threads import one_thread_each
 from nas.training.lessons import Lessons, read_lessons
@@ -171,17 +170,6 @@ def hand_down(model: Path) -> bytes:
     from nas.training.assistant import lessons_of, to_bytes
 
     return to_bytes(lessons_of(prepared(), load_integer_model(model)))
-
-
-@contextmanager
-def no_interrupt() -> Iterator[None]:
-    """Holds Ctrl-C back until the end of the block; processes begun in it never see it."""
-    resource_tracker.ensure_running()  # its own start would let Ctrl-C through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def examine_model(file: Path, metric: Metric) -> Any:
