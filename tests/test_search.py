@@ -24,7 +24,7 @@ from nas.search import engine as search
 from nas.search.clock import EXPORT_S, Clock, reserved_s
 from nas.search.engine import MOST_IDLE_ASKS, Search
 from nas.search.finals import BEST, Finalist, shipped_file, train_finals
-from nas.search.ledger import LEDGER
+from nas.search.ledger import LEDGER, Ledger
 from nas.search.rules import OBJECTIVES, Rules, front_of, scored, training_seed
 from nas.search.study import Study
 from nas.space import Problem, Sensor, Space, Trial, architecture_id
@@ -169,9 +169,32 @@ def test_nothing_is_trained_twice_and_a_used_up_space_ends_the_search(tmp_path: 
     assert sorted(units(job) for job in pool.jobs) == [1, 2, 3, 4, 5, 6]
     count = statuses(made)
     assert count["trained"] == 6 and count["duplicate"] >= MOST_IDLE_ASKS
+    assert (
+        made._used_up() == f"nothing new in the last {MOST_IDLE_ASKS} proposals (0 over a budget)"
+    )
     scores = {r.id: r.val_score for r in made.trained}
     copies = [r for r in made.study.records if r.status == "duplicate"]
     assert all(r.val_score == scores[r.id] and r.train_s == 0 for r in copies)
+
+
+def test_a_search_goes_on_where_hardly_anything_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "MOST_IDLE_ASKS", 20)
+    given = rules(most=1500, weight_bytes=200)  # one in a hundred
+    made = searched(FakePool(score), tmp_path, 5, given)
+    assert statuses(made)["trained"] == 5 < statuses(made)["infeasible"] / 20
+    monkeypatch.setattr(search, "MOST_REFUSED", 30)
+    given = rules(most=10**6, weight_bytes=200)
+    made = searched(FakePool(score), tmp_path / "none", 5, given)
+    assert made._used_up() == "nothing new in the last 30 proposals (30 over a budget)"
+
+
+def test_the_trainers_of_other_runs_share_the_finals(tmp_path: Path) -> None:
+    made = searched(FakePool(score), tmp_path, 1)
+    assert made._trainers() == 2
+    made.study.elsewhere = {"a", "b", "c"}  # of a run with two workers, one of them waiting
+    assert made._trainers() == 4
 
 
 def test_twins_under_way_are_trained_once(tmp_path: Path) -> None:
@@ -450,6 +473,27 @@ def finals(
     pool: Any, run: Path, left_s: Callable[[], float] = lambda: float("inf"), count: int = 3
 ) -> list[Finalist]:
     return train_finals(rules(), FRONT[:count], pool, run, left_s, Progress(quiet=True))
+
+
+def test_near_the_deadline_other_runs_are_awaited_no_longer_than_they_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Elsewhere(Ledger):
+        looks = 0
+
+        def refresh(self) -> bool:
+            self.looks += 1
+            self.elsewhere = frozenset() if self.looks > 3 else frozenset({(FRONT[1].id, 1)})
+            return False
+
+    monkeypatch.setattr("nas.search.finals.time.sleep", lambda _: None)
+    left = iter((float("inf"), float("inf"), float("inf")))  # then too little for a training
+    ledger = Elsewhere(tmp_path)
+    front = train_finals(
+        rules(), FRONT[:2], FakePool(final_score), tmp_path, lambda: next(left, 1.0),  # type: ignore[arg-type]
+        Progress(quiet=True), ledger=ledger,
+    )  # fmt: skip
+    assert front and ledger.looks > 3
 
 
 def final_score(job: Training) -> Trained:

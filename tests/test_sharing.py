@@ -6,6 +6,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from postgres_cluster import Cluster, cluster, server_tools
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from test_end_to_end import table, write_data
-from test_search import entry
+from test_search import entry, rules
 
 from nas.cli import main
 from nas.errors import RunError, UsageError
+from nas.search import finals
 from nas.search import shared as shared_study
 from nas.search.meeting import about, meet, sources_hash
 from nas.search.rules import OBJECTIVES
@@ -29,6 +31,7 @@ from nas.search.shared import Shared, open_store
 from nas.search.shared_ledger import SharedLedger
 from nas.search.storage import open_server
 from nas.search.study import Study, open_study, requeue
+from nas.search.walk import STANDING
 from nas.training.teacher import Teacher
 
 VALUES = dict.fromkeys(OBJECTIVES, 0.5)
@@ -341,7 +344,7 @@ def test_final_trainings_are_shared_out(url: str, tmp_path: Path) -> None:
     assert other.scores(job[0].id) == {1: 0.75} and other.teachers(job[0].id) == {1: "teacher"}
     other.fetch(job[0].id, 1)
     assert (places[1] / "trained" / f"{job[0].id}.1.npz").read_bytes() == b"model"
-    second = (entry(2, 0.5, 8), 1)
+    second = (entry(2, 0.5, 8), 1)  # is claimed, and not made after all
     with other.turn():
         other.claim(second)
     other.drop(second)
@@ -349,3 +352,25 @@ def test_final_trainings_are_shared_out(url: str, tmp_path: Path) -> None:
     assert one.elsewhere == frozenset() and not one.holds(second[0].id, 1)
     for side in sides:
         side.close()
+
+
+def test_a_claim_whose_turn_was_lost_is_withdrawn(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_study, "RETRY_S", 0.0)
+    side = joined(url, tmp_path / "store")
+    ledger, lost = SharedLedger(tmp_path, side), iter((True,))
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        with side.turn("finals"):
+            yield
+        if next(lost, False):
+            raise OperationalError("unlock", None, Exception("closed"))
+
+    monkeypatch.setattr(ledger, "turn", turn)
+    job = finals._Race(rules(), [entry(1, 0.5, 4)], ledger, STANDING).claim([])
+    assert job is not None and len(side._leased) == 1, "the first claim gives no sign of life"
+    ledger.drop(job)
+    assert not side._leased
+    side.close()
