@@ -53,12 +53,14 @@ def row(family: Family, runtime: str, seeds: range) -> dict[str, object]:
 def main() -> None:
     """Reads the command line and prints the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runtimes", nargs="*", default=list(RUNS), choices=list(RUNS))
+    parser.add_argument("runtimes", nargs="*", metavar="RUNTIME", help=", ".join(RUNS))
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--first", type=int, default=1000, help="first seed")
     options = parser.parse_args()
+    if unknown := set(options.runtimes) - set(RUNS):  # argparse cannot check what may be left out
+        parser.error(f"no such runtime: {', '.join(sorted(unknown))}")
     seeds = range(options.first, options.first + options.count)
-    for runtime in options.runtimes:
+    for runtime in options.runtimes or RUNS:
         for family in FAMILIES:
             print(json.dumps(row(family, runtime, seeds)), flush=True)
 
