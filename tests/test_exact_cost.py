@@ -14,7 +14,6 @@ from nas.search.exact_cost import (
     AXES,
     FIRST_GROW,
     GROW,
-    RANDOM_EVERY,
     RANDOM_FIRST,
     Candidate,
     ExactCostSampler,
@@ -226,10 +225,13 @@ def test_another_session_goes_on_from_the_study() -> None:
     assert not done & again
 
 
-def test_the_pool_is_drawn_before_the_model_and_not_beyond_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Also in a session that goes on with more networks than the model bears."""
+def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, size in (("MOST_MODELLED", RANDOM_FIRST), ("NEAREST", 5), ("REMOTE", 2)):
+        monkeypatch.setattr(f"nas.search.exact_cost.{name}", size)
+
+
+def test_the_pool_is_drawn_before_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a session that goes on with more networks than the model keeps."""
 
     def drawn(trained: int) -> list[int]:
         study = study_of(ROOMY)
@@ -247,10 +249,9 @@ def test_the_pool_is_drawn_before_the_model_and_not_beyond_it(
             finish(study, ROOMY, study.ask())
         return counts
 
-    first, second = drawn(RANDOM_FIRST)
-    assert (first, second) == (FIRST_GROW, GROW)
-    monkeypatch.setattr("nas.search.exact_cost.MOST_MODELLED", RANDOM_FIRST)
-    assert max(drawn(RANDOM_FIRST + 1)) < GROW
+    assert drawn(RANDOM_FIRST) == [FIRST_GROW, GROW]
+    small_model(monkeypatch)
+    assert drawn(RANDOM_FIRST + 1) == [FIRST_GROW, GROW]
 
 
 def test_given_genes_are_left_alone() -> None:
@@ -270,24 +271,30 @@ def test_where_nothing_fits_a_trial_is_left_to_chance() -> None:
     assert rules.budget.refusal(price(architecture.lower(), rules.profile).cost)
 
 
-def test_beyond_what_the_model_bears_children_of_the_front_are_asked_for(
+def test_of_many_networks_the_model_keeps_those_near_the_front(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nas.search.exact_cost.MOST_MODELLED", RANDOM_FIRST)
+    small_model(monkeypatch)
+    sampler = ExactCostSampler(ROOMY, 0)
+    front = {"f0": (0.2, 0.4), "f1": (0.5, 0.3), "f2": (0.8, 0.2)}  # cost, error
+    behind = {f"b{place}": (0.9, 0.25 + 0.05 * place) for place in range(RANDOM_FIRST - 2)}
+    for name, (cost, error) in sorted((front | behind).items()):
+        vector = np.full(4, cost)
+        sampler._admit(Candidate(name, {}, vector, vector, vector[:3], error=error))
+    kept = {candidate.id for candidate in sampler._seen}
+    assert len(kept) == 5 + 2 and {*front, "b0", "b1"} <= kept
+    assert len(sampler._trained) == len(front | behind), "what was trained is not asked for again"
+
+
+def test_with_many_networks_the_model_is_asked_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small_model(monkeypatch)
     study = study_of(ROOMY)
-    sampler, children = study.sampler, list[str]()
+    sampler, sizes = study.sampler, []
     assert isinstance(sampler, ExactCostSampler)
-    priced = sampler._candidate
-
-    def noted(genes: Genes, child: bool = False) -> Candidate | None:
-        candidate = priced(genes, child)
-        if candidate is not None and child:
-            children.append(candidate.id)
-        return candidate
-
-    monkeypatch.setattr(sampler, "_candidate", noted)
-    for _ in range(RANDOM_FIRST + 1):
-        finish(study, ROOMY, study.ask())
-    monkeypatch.setattr("nas.search.exact_cost.Surrogate", lambda *_: pytest.fail("modelled"))
-    newest = [finish(study, ROOMY, study.ask()).id == children[-1] for _ in range(RANDOM_EVERY)]
-    assert newest.count(False) == 1, "the random one"
+    made = sampler._model
+    monkeypatch.setattr(sampler, "_model", lambda: (sizes.append(len(sampler._seen)), made())[1])
+    done = [finish(study, ROOMY, study.ask()).id for _ in range(3 * RANDOM_FIRST)]
+    assert len(done) == len(set(done)) and len(sizes) > RANDOM_FIRST
+    assert max(sizes) <= RANDOM_FIRST

@@ -6,8 +6,8 @@ the most, given a Gaussian process of the error (`surrogate`, `improvement`). Th
 every trial by random networks and by children of the front: crossovers and mutations. A share of
 the trials is drawn at random, since a model that is wrong about a region would never look there.
 Noise between seeds is part of the model: what counts as reached is the posterior mean at the
-trained networks, not the luckiest score. What other workers are training counts as seen. Beyond
-`MOST_MODELLED` networks the model gives way to evolution: a child of the front, whichever fits.
+trained networks, not the luckiest score. What other workers are training counts as seen. Of more
+than `MOST_MODELLED` networks the model keeps those near the front: evolution proposes, it decides.
 """
 
 import random
@@ -38,8 +38,11 @@ RANDOM_EVERY = 8  # of the trials after that, one in so many is random
 POOL = 400  # candidates that are kept priced
 GROW = 10  # candidates that are drawn with every trial,
 FIRST_GROW = 200  # and before the model is asked for the first time
+CHILD_SHARE = 0.8  # of these that descend from the front
 MOST_TRIED = 400  # draws after which a trial is left to chance: nothing new seems to fit
-MOST_MODELLED = 400
+MOST_MODELLED = 400  # networks that the model sees; of more it keeps
+NEAREST = 240  # those nearest to the front
+REMOTE = 60  # and some of the others
 MUTATIONS = 4.0  # genes drawn anew in a child, on average; many have no effect on the network
 AXES = {name: place for place, name in enumerate(OBJECTIVES) if name != "error"}
 
@@ -82,6 +85,7 @@ class ExactCostSampler(BaseSampler):
         self._ended: set[int] = set()  # numbers of trials that were read
         self._trained: dict[str, Candidate] = {}
         self._front: list[Candidate] = []  # of these, what none beats in costs and error
+        self._seen: list[Candidate] = []  # of these, what the model sees
         self._place, self._fitted, self._asked = START, 0, 0
 
     @cached_property
@@ -119,9 +123,6 @@ class ExactCostSampler(BaseSampler):
             return {}
         running = self._look(study)
         self._asked += 1
-        if len(self._trained) > MOST_MODELLED:
-            self._pool.clear()
-            return self._evolve(running.keys())
         self._grow(running.keys())
         if not self._pool:
             return {}
@@ -149,9 +150,22 @@ class ExactCostSampler(BaseSampler):
         """A network that was trained."""
         self._pool.pop(candidate.id, None)
         self._trained[candidate.id] = candidate
+        self._seen.append(candidate)
         if not any(_beats(other, candidate) for other in self._front):
             kept = [other for other in self._front if not _beats(candidate, other)]
             self._front = [*kept, candidate]
+        if len(self._seen) > MOST_MODELLED:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Leaves the model what is nearest to the best at its own costs, and some of the rest."""
+        errors = np.log(np.array([candidate.error for candidate in self._seen]) + ERROR_FLOOR)
+        shares = np.array([candidate.shares for candidate in self._seen])
+        affordable = (shares[None] <= shares[:, None]).all(2)
+        gaps = errors - np.where(affordable, errors, np.inf).min(1)
+        order = [self._seen[i] for i in np.argsort(gaps, kind="stable")]
+        self._seen = order[:NEAREST] + self._random.sample(order[NEAREST:], REMOTE)
+        self._fitted = min(self._fitted, len(self._seen) // 2)  # the next fit is anew
 
     def _read(self, trial: FrozenTrial) -> Candidate | None:
         """The network of a trial that trained one."""
@@ -179,7 +193,7 @@ class ExactCostSampler(BaseSampler):
         return Candidate(identity, genes, self._encoder(document), cost_features(cost), shares)
 
     def _grow(self, running: Collection[str]) -> None:
-        """Adds a few candidates, random ones and children in turn; the oldest leave."""
+        """Adds a few candidates, children of the front and random ones; the oldest leave."""
         for identity in running:
             self._pool.pop(identity, None)
         first = self._fitted == 0 and len(self._trained) >= RANDOM_FIRST
@@ -187,20 +201,11 @@ class ExactCostSampler(BaseSampler):
         for tried in range(MOST_TRIED):
             if tried >= wanted and self._pool:
                 break
-            candidate = self._fresh(running, child=tried % 2 == 1)
+            candidate = self._fresh(running, child=self._random.random() < CHILD_SHARE)
             if candidate is not None:
                 self._pool.setdefault(candidate.id, candidate)
         while len(self._pool) > POOL:
             del self._pool[next(iter(self._pool))]
-
-    def _evolve(self, running: Collection[str]) -> dict[str, Any]:
-        """Genes of the first child of the front that fits and is new, or of a random network."""
-        child = not self._is_random()
-        for _ in range(MOST_TRIED):
-            candidate = self._fresh(running, child)
-            if candidate is not None:
-                return dict(candidate.genes)
-        return {}
 
     def _fresh(self, running: Collection[str], child: bool) -> Candidate | None:
         """A network that was just drawn; None where it does not fit, or is known."""
@@ -210,10 +215,6 @@ class ExactCostSampler(BaseSampler):
         if candidate is None or candidate.id in self._trained or candidate.id in running:
             return None
         return candidate
-
-    def _is_random(self) -> bool:
-        """Whether this trial is one of those that no model and no parent decides."""
-        return len(self._trained) < RANDOM_FIRST or self._asked % RANDOM_EVERY == 0
 
     def _offspring(self) -> Genes:
         """Genes of two of the front, or of one twice, some of them drawn anew."""
@@ -228,14 +229,14 @@ class ExactCostSampler(BaseSampler):
 
     def _choose(self, running: Sequence[Candidate]) -> str:
         """The id of the candidate to be trained next."""
-        pool, trained = list(self._pool.values()), list(self._trained.values())
-        if self._is_random():
+        pool = list(self._pool.values())
+        if len(self._trained) < RANDOM_FIRST or self._asked % RANDOM_EVERY == 0:
             pool = [candidate for candidate in pool if not candidate.child] or pool
             return self._random.choice(pool).id
-        model = self._model(trained)
+        model = self._model()
         if running:
             model.believe(_points(running))
-        known = [*trained, *running]
+        known = [*self._seen, *self._front, *running]
         errors = np.maximum(np.exp(model.predict(_points(known))[0]) - ERROR_FLOOR, 0.0)
         best = least_errors(self._boxes, np.array([c.shares for c in known]), errors)
         gains = expected_improvement(
@@ -243,13 +244,13 @@ class ExactCostSampler(BaseSampler):
         )
         return pool[int(gains.argmax())].id
 
-    def _model(self, trained: Sequence[Candidate]) -> Surrogate:
+    def _model(self) -> Surrogate:
         """Of the error; its hyperparameters are looked for anew when a tenth more is known."""
-        anew = len(trained) >= 1.1 * self._fitted
-        errors = np.array([candidate.error for candidate in trained])
-        model = Surrogate(_points(trained), errors, self._place, anew)
+        anew = len(self._seen) >= 1.1 * self._fitted
+        errors = np.array([candidate.error for candidate in self._seen])
+        model = Surrogate(_points(self._seen), errors, self._place, anew)
         if anew:
-            self._place, self._fitted = model.place, len(trained)
+            self._place, self._fitted = model.place, len(self._seen)
         return model
 
 
