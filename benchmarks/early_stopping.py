@@ -1,8 +1,9 @@
 """Would it pay to stop trainings early? A rule that respects the front, replayed on whole runs.
 
-    python benchmarks/early_stopping.py RUN [--lessons TEACHER.npz] [--workers 2] --csv FILE
+    python benchmarks/early_stopping.py RUN --lessons TEACHER.npz [--trainings 200] [--workers 2] \
+        --csv FILE
 
-Trains the networks of a run's search again, as they were trained there, and notes their scores on
+Trains the first networks of a run's search again, as they were there, and notes their scores on
 the validation split after shares of their steps. The rule: a training stops where not even a
 hopeful gain lifts it above the best score that is known at no more RAM, Flash and latency; hopeful
 is the 95th percentile of what earlier networks gained from there to their end. Replayed in the
@@ -157,6 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--lessons", type=Path)
+    parser.add_argument("--trainings", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--csv", type=Path, required=True)
     chosen = parser.parse_args()
@@ -164,7 +166,8 @@ def main() -> None:
     if chosen.run is not None:
         teaching = Teaching(chosen.run, chosen.lessons)
         name = teaching.manifest["data"]["name"]
-        missing = [i for i, row in enumerate(teaching.rows) if not rows.has(name, row["id"])]
+        first = enumerate(teaching.rows[: chosen.trainings])
+        missing = [i for i, row in first if not rows.has(name, row["id"])]
         rows.fill(partial(train_again, chosen.run, chosen.lessons), missing, chosen.workers)
     for name in dict.fromkeys(row["dataset"] for row in rows):
         mine = [row for row in rows if row["dataset"] == name]
