@@ -236,7 +236,7 @@ class ExactCostSampler(BaseSampler):
         model = self._model()
         if running:
             model.believe(_points(running))
-        known = [*self._seen, *self._front, *running]
+        known = list({c.id: c for c in (*self._seen, *self._front, *running)}.values())
         errors = np.maximum(np.exp(model.predict(_points(known))[0]) - ERROR_FLOOR, 0.0)
         best = least_errors(self._boxes, np.array([c.shares for c in known]), errors)
         gains = expected_improvement(
