@@ -126,10 +126,11 @@ def run_plain(races: Sequence[Race]) -> None:
         race.plain.with_suffix(".done").touch()
 
 
-def plain(race: Race) -> Curve:
-    """What a plain search trained, and when."""
+def plain(race: Race) -> tuple[Curve, int]:
+    """What a plain search trained, and when; how many of these networks are different."""
     rows = [json.loads(line) for line in race.plain.read_text().splitlines()]
-    return [(row["finished_s"], CostSummary(**row["cost"]), row["val_score"]) for row in rows]
+    curve = [(row["finished_s"], CostSummary(**row["cost"]), row["val_score"]) for row in rows]
+    return curve, len({row["id"] for row in rows})
 
 
 def rules_of(device: str) -> Rules:
@@ -153,7 +154,7 @@ def growth(rules: Rules, curve: Curve) -> Iterator[tuple[float, float]]:
 
 def row_of(race: Race) -> dict[str, Any]:
     """One race; the plain search has been run."""
-    theirs = plain(race)
+    theirs, different = plain(race)
     curve = search(race, race.ours, ["--minutes", str(race.minutes)])
     rules = rules_of(race.device)
     *_, (_, goal) = growth(rules, theirs)
@@ -167,6 +168,7 @@ def row_of(race: Race) -> dict[str, Any]:
         "workers": race.workers,
         "plain_minutes": race.plain_minutes,
         "plain_trained": len(theirs),
+        "plain_different": different,
         "plain_hypervolume": goal,
         "trained": len(curve),
         "search_s": steps[-1][0],
