@@ -375,6 +375,7 @@ def test_ctrl_c_waits_for_the_end_of_a_block() -> None:
     finished, ended = threading.Event(), []
     other = threading.Thread(target=finished.wait)
     other.start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
     try:
         with pytest.raises(KeyboardInterrupt), no_interrupt():
             with no_interrupt():
@@ -383,6 +384,7 @@ def test_ctrl_c_waits_for_the_end_of_a_block() -> None:
             assert is_interrupted()
             ended.append(True)
     finally:
+        signal.signal(signal.SIGINT, before)
         finished.set()
         other.join()
     assert ended and not is_interrupted()

@@ -117,8 +117,7 @@ def train_finals(
         if not running and not broken:
             if not race.ledger.elsewhere or left_s() <= 0:
                 break
-            time.sleep(1.0)
-            race.look()  # what other runs have begun may bring up further members
+            race.look(1.0)  # what other runs have begun may bring up further members
         finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
         seconds, died = _store(race, running, finished)
         slowest, broken = max(slowest, seconds), broken or died
@@ -236,8 +235,9 @@ class _Race:
 
         return self.ledger.patiently(choose)
 
-    def look(self) -> None:
-        """Takes over what other runs have finished."""
+    def look(self, wait_s: float) -> None:
+        """Takes over what other runs have finished by then."""
+        time.sleep(wait_s)
         self.ledger.patiently(self._learn)
 
     def _learn(self) -> None:
