@@ -1,7 +1,7 @@
 """A study of ten thousand trials: how long opening, a proposal and the report take.
 
-    python benchmarks/large_study.py [--trials 10000] [--samplers exact,tpe,nsga2,random] \
-        [--json FILE]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/large_study.py [--trials 10000] \
+        [--samplers exact,tpe,nsga2,random] [--json FILE]
 
 The trials are random networks with made-up scores. They are kept in SQLite, as a run does. A
 proposal is `ask` and the drawing of all genes, a mean of ten.

@@ -1,7 +1,7 @@
 """What a sampler makes of many trainings: the whole space `conv`, with made-up accuracies.
 
-    python benchmarks/long_search.py [--samplers exact,nsga2] [--seeds 3] [--trainings 800] \
-        [--workers 2] [--csv FILE]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/long_search.py [--samplers exact,nsga2] [--seeds 3] \
+        [--trainings 800] [--workers 2] [--csv FILE]
 
 A table of trained networks ends after a few hundred; here none has been trained. The error of a
 network falls with its weights and its time, up to effects of its layers' widths and bits, of pairs

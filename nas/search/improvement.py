@@ -39,7 +39,9 @@ def least_errors(points: Floats, costs: Floats, errors: Floats) -> Floats:
         errors: (n,).
     """
     best = np.full(len(points), WORST)
-    for cost, error in zip(costs, errors, strict=True):
+    behind = (costs[None] <= costs[:, None]).all(2) & (errors[None] < errors[:, None])
+    front = ~behind.any(1)  # the others are nowhere the least
+    for cost, error in zip(costs[front], errors[front], strict=True):
         np.minimum(best, error, out=best, where=_affording(points, cost))
     return best
 
