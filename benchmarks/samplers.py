@@ -1,7 +1,8 @@
 """Which sampler finds the most in as many trainings? A race on a table of trained networks.
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/samplers.py \
-        [--samplers exact,tpe,nsga2,nsga3,gp,random] [--seeds 20] [--trainings 200] [--workers 2] [--csv FILE] [--json FILE]
+        [--samplers exact,tpe,nsga2,nsga3,gp,random] [--seeds 20] [--trainings 200] \
+        [--workers 2] [--csv FILE] [--json FILE]
 
 Every sampler sits in the search loop of a run, behind the same filter and with the same memory of
 what was trained, in the space of `sampler_table.py`; only a training is a look into the table. Of
