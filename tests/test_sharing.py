@@ -327,6 +327,23 @@ def test_what_the_dead_left_of_the_search_is_queued_during_finals(
     alive.shared.close()
 
 
+def test_who_joins_does_not_keep_the_dead_alive(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_study, "SWEEP_S", 0.0)
+    dead = studied(url, tmp_path, monkeypatch)
+    units(dead.ask())
+    assert dead.shared is not None
+    jump(dead, 1)
+    dead.shared.close()
+    newcomer = studied(url, tmp_path, monkeypatch)
+    newcomer.refresh()
+    states = [trial.state for trial in newcomer._study.get_trials()]
+    assert states == [TrialState.FAIL, TrialState.WAITING]
+    assert newcomer.shared is not None
+    newcomer.shared.close()
+
+
 # ---------------------------------------------------------------- final trainings
 
 
