@@ -261,6 +261,10 @@ def test_what_needs_a_lost_server_waits_for_it(
 
     assert shared.patiently(action) == 3
     assert said == ["the database does not answer; waiting for it, up to 10 minutes"]
+    lost = iter([OperationalError("statement", None, Exception("closed"))])
+    with monkeypatch.context() as patched, pytest.raises(RunError, match="was interrupted; start"):
+        patched.setattr(shared_study, "is_interrupted", lambda: True)
+        shared.patiently(action)
     monkeypatch.setattr(shared_study, "PATIENCE_S", -60.0)
     lost = iter([OperationalError("statement", None, Exception("closed"))] * 9)
     with pytest.raises(RunError, match=r"the database was away .*go on with --resume"):
