@@ -28,6 +28,7 @@ from torch import Tensor
 
 from nas.data.task import load_task
 from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS
+from nas.hardware.profile import load_profile
 from nas.network.graph import Graph
 from nas.run_folder import read_manifest
 from nas.search.pareto import hypervolume
@@ -149,7 +150,10 @@ def replay(rows: Sequence[Mapping[str, Any]], share: float) -> dict[str, Any]:
 
 def volume(costs: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
     """Hypervolume in the limits of the 32 KB device."""
-    limits = np.array([28_672, 196_608, DEFAULT_LATENCY_LIMIT_MS])
+    device = load_profile("cortex-m4-32k")
+    limits = np.array(
+        [device.ram_budget_bytes, device.flash_budget_bytes, DEFAULT_LATENCY_LIMIT_MS]
+    )
     return hypervolume(np.c_[1 - scores, costs / limits], np.ones(4))
 
 

@@ -12,33 +12,26 @@ as in a search.
 
 import argparse
 import hashlib
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import optuna
 from cost import PROBLEMS
 from rows import Rows
 from sampler_table import TABLE
+from samplers import ended, searched
 
 from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, price
 from nas.hardware.profile import load_profile
 from nas.network.graph import Graph
 from nas.network.ops import Conv2d, DepthwiseConv2d
-from nas.progress import Progress
 from nas.run_folder import summarise
-from nas.search.clock import Clock
-from nas.search.engine import Search
 from nas.search.rules import OBJECTIVES, Rules, front_hypervolume, nondominated
-from nas.search.samplers import sampler_of
-from nas.search.study import Study
 from nas.training.workers import Training
 from search_spaces import SPACES
 
@@ -108,25 +101,16 @@ class MadeUp:
         """A training that has ended already."""
         error = self.errors[job.graph.hash] = true_error(job.graph)
         score = float(np.clip(1 - error + SEED_NOISE * self._noise.normal(), 0, 1))
-        future: Future[Any] = Future()
-        future.set_result(SimpleNamespace(model=b"model", val_score=score, train_s=1.0))
-        return future
+        return ended(score)
 
 
 def run(name: str, trainings: int, seed: int) -> dict[str, Any]:
     """One search; its row."""
     began = time.process_time()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = sampler_of(name, rules())(seed)
-    study = optuna.create_study(directions=["minimize"] * len(OBJECTIVES), sampler=sampler)
-    held, pool = Study(study, OBJECTIVES, seed=seed), MadeUp(seed)
-    held.begin_with(rules().space.starts(rules().problem))
-    with tempfile.TemporaryDirectory() as folder:
-        quiet = Progress(quiet=True)
-        search = Search(rules(), held, pool, Path(folder), Clock(None), quiet)  # type: ignore[arg-type]
-        search.go(trainings)
+    pool, starts = MadeUp(seed), rules().space.starts(rules().problem)
+    every = searched(rules(), pool, name, trainings, seed, starts)
     seconds = time.process_time() - began
-    records = sorted(search.trained, key=lambda record: record.number)
+    records = [record for record in every if record.status == "trained"]
     networks = [rules().space.parse(record.architecture).lower() for record in records]
     costs = [summarise(graph, price(graph, rules().profile).cost) for graph in networks]
     row: dict[str, Any] = {"sampler": name, "seed": seed} | dict.fromkeys(FIGURES, "")

@@ -31,18 +31,41 @@ from sampler_table import TABLE, fitting, read_table, rules
 from scipy.stats import mannwhitneyu
 
 from nas.progress import Progress
-from nas.run_folder import summarise
+from nas.run_folder import TrialRecord, summarise
 from nas.search.clock import Clock
 from nas.search.engine import Search
-from nas.search.rules import front_hypervolume, nondominated
+from nas.search.rules import Rules, front_hypervolume, nondominated
 from nas.search.samplers import SAMPLERS, sampler_of
 from nas.search.study import Study
+from nas.space import Genes
 from nas.training.workers import Training
 
 SIZES = (20, 50, 100, 200)
 FIGURES = tuple(f"{measure}_{size}" for measure in ("seen", "kept") for size in SIZES)
 COLUMNS = ("sampler", "seed", *FIGURES, "refused", "duplicates", "seconds")
 OURS = "exact"
+
+
+def ended(score: float) -> "Future[Any]":
+    """Of a training that takes no time."""
+    future: Future[Any] = Future()
+    future.set_result(SimpleNamespace(model=b"model", val_score=score, train_s=1.0))
+    return future
+
+
+def searched(
+    given: Rules, pool: Any, name: str, trainings: int, seed: int, starts: Sequence[Genes] = ()
+) -> list[TrialRecord]:
+    """The trials of a search with some sampler, in order; `pool` stands for its processes."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    directions = ["minimize"] * len(given.objectives)
+    study = optuna.create_study(directions=directions, sampler=sampler_of(name, given)(seed))
+    held = Study(study, given.objectives)
+    held.begin_with(starts)
+    with tempfile.TemporaryDirectory() as folder:
+        search = Search(given, held, pool, Path(folder), Clock(None), Progress(quiet=True))
+        search.go(trainings)
+    return sorted(held.records, key=lambda record: record.number)
 
 
 class Table:
@@ -65,10 +88,7 @@ class Table:
 
     def submit(self, _: Any, job: Training) -> "Future[Any]":
         """A training that has ended already."""
-        future: Future[Any] = Future()
-        score = self.seen[self._ids[job.graph.hash]]
-        future.set_result(SimpleNamespace(model=b"model", val_score=score, train_s=1.0))
-        return future
+        return ended(self.seen[self._ids[job.graph.hash]])
 
     def volumes(self, trained: Sequence[str]) -> tuple[float, float]:
         """`seen` and `kept` of some networks."""
@@ -89,16 +109,7 @@ def race(name: str, trainings: int, seed: int) -> dict[str, Any]:
     """One search of so many trainings."""
     began = time.process_time()
     table, whole = table_of(seed)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    objectives = rules().objectives
-    study = optuna.create_study(
-        directions=["minimize"] * len(objectives), sampler=sampler_of(name, rules())(seed)
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        held, clock, quiet = Study(study, objectives), Clock(None), Progress(quiet=True)
-        search = Search(rules(), held, table, Path(folder), clock, quiet)  # type: ignore[arg-type]
-        search.go(trainings)
-    records = sorted(search.study.records, key=lambda record: record.number)
+    records = searched(rules(), table, name, trainings, seed)
     trained = [record.id for record in records if record.status == "trained"]
     row: dict[str, Any] = {"sampler": name, "seed": seed} | dict.fromkeys(FIGURES, "")
     for size in (size for size in SIZES if size <= trainings):

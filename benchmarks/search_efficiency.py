@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -103,7 +103,7 @@ def search(race: Race, run: Path, length: Sequence[str]) -> Curve:
 def lessons_of(race: Race) -> Path:
     """The teacher's file: of a run that makes it and is no racer; both read it in the cache."""
     first = race.runs / f"{race.data.stem}-teacher"
-    search(race, first, ["--trials", "1"])
+    search(replace(race, seed=0), first, ["--trials", "1"])
     identity = read_json(first / "run.json")["teacher"]["hash"]
     return race.cache / "teachers" / f"{identity}.npz"
 
@@ -236,7 +236,8 @@ def main() -> None:
             with chosen.jsonl.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
             print(json.dumps(rows[-1]), flush=True)
-    found = summary([row for row in rows if row["sampler"] == chosen.sampler])
+    like = (chosen.device, chosen.sampler, chosen.plain_minutes)
+    found = summary([row for row in rows if tuple(row[key] for key in keys[2:]) == like])
     print(json.dumps(found, indent=2))
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(found, indent=2) + "\n")

@@ -258,7 +258,7 @@ class Study:
                 told += 1
             else:
                 self.put_back(trial)
-                queued += bool(given_genes(trial) | trial.params)
+                queued += bool(genes_of(trial))
         return told, queued
 
     def close(self) -> None:
@@ -297,13 +297,14 @@ def given_genes(trial: "Trial | FrozenTrial") -> dict[str, Any]:
     return dict(trial.system_attrs.get("fixed_params", {}))
 
 
-def requeue(study: optuna.Study, trial: "Trial | FrozenTrial") -> None:
-    """Queues a trial's parameters anew; its constraints are set when they are asked for.
+def genes_of(trial: "Trial | FrozenTrial") -> dict[str, Any]:
+    """Also those of a queued trial that was stopped before all of them were asked for."""
+    return given_genes(trial) | trial.params
 
-    One that was itself queued may have been stopped before all of its genes were asked for.
-    """
-    genes = given_genes(trial) | trial.params
-    if genes:
+
+def requeue(study: optuna.Study, trial: "Trial | FrozenTrial") -> None:
+    """Queues a trial's parameters anew; its constraints are set when they are asked for."""
+    if genes := genes_of(trial):
         study.enqueue_trial(genes)
 
 
