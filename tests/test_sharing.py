@@ -114,7 +114,7 @@ def test_nothing_is_lost_or_trained_twice(
     trainings = 24 if not harm else 72
     found = drilled(server, trainings=trainings, name=request.node.callspec.id, **harm)
     assert found["trained"] == trainings
-    assert found["trained_twice"] == found["lost"] == found["left_open"] == 0
+    assert [found[name] for name in ("trained_twice", "lost", "left_open")] == [0, 0, 0]
     assert found["fronts"] == found["fronts_equal"] == 3
     for key in harm:
         assert found[{"kill_every": "killed", "restart_every": "restarted"}[key]] > 0
@@ -346,6 +346,33 @@ def test_who_joins_does_not_keep_the_dead_alive(
     assert states == [TrialState.FAIL, TrialState.WAITING]
     assert newcomer.shared is not None
     newcomer.shared.close()
+
+
+@pytest.mark.parametrize("died", ("enqueue_trial", "set_trial_state_values"))
+def test_who_dies_while_it_ends_the_trials_of_the_dead_loses_none(
+    died: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_study, "SWEEP_S", 0.0)
+    dead, dying, alive = (studied(url, tmp_path, monkeypatch) for _ in range(3))
+    for held in (dead, dying, alive):
+        assert held.shared is not None
+    drawn = sorted(units(dead.ask()) for _ in range(2))
+    dead.shared.close()
+    jump(alive, 1)
+    place = dying._study if died == "enqueue_trial" else dying.shared.storage
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(place, died, die)
+        dying.refresh()
+    alive.refresh()
+    assert not [t for t in alive._study.get_trials() if t.state == TrialState.RUNNING]
+    again = [units(alive.ask()) for _ in range(2 + (died != "enqueue_trial"))]
+    assert sorted(set(again)) == drawn
+    for held in (dying, alive):
+        held.shared.close()
 
 
 # ---------------------------------------------------------------- final trainings
