@@ -1,15 +1,13 @@
-"""Would it pay to stop trainings early? A rule that respects the front, replayed on whole runs.
+"""What early stopping that respects the front saves and costs: its rule, replayed on whole runs.
 
     python benchmarks/early_stopping.py RUN --lessons TEACHER.npz [--trainings 200] [--workers 2] \
         --csv FILE
 
 Trains the first networks of a run's search again, as they were there, and notes their scores on
-the validation split after shares of their steps. The rule: a training stops where not even a
-hopeful gain lifts it above the best score that is known at no more RAM, Flash and latency; hopeful
-is the 95th percentile of what earlier networks gained from there to their end. Replayed in the
-order of the run, for every share: the steps saved, networks that would have been stopped, those of
-them that would have entered the front, and the hypervolume that their loss costs. Resumable: a row
-a network; without RUN only the replay of what is there.
+the validation split after shares of their steps. Then the rule of `nas.search.early_stopping` in
+the order of the run, for every share: the steps saved, networks that would have been stopped, those
+of them that would have entered the front, and the hypervolume that their loss costs. Resumable: a
+row a network; without RUN only the replay of what is there.
 """
 
 import argparse
@@ -31,13 +29,14 @@ from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS
 from nas.hardware.profile import load_profile
 from nas.network.graph import Graph
 from nas.run_folder import read_manifest
+from nas.search.early_stopping import bar
 from nas.search.pareto import hypervolume
 from nas.search.rules import training_seed
 from nas.training import metrics
 from nas.training.evaluate import Bench, prepare, recipe_of, taught
 from nas.training.lessons import read_lessons
 from nas.training.loop import predict, train
-from nas.training.recipe import Recipe
+from nas.training.recipe import HALFWAY, Recipe
 from nas.training.scoring import classify
 from nas.training.student import Student, to_integer
 from nas.training.validation import judging
@@ -47,8 +46,6 @@ from search_spaces import SPACES
 SHARES = (0.4, 0.5, 0.6, 0.7, 0.8)
 COSTS = ("ram_bytes", "flash_bytes", "latency_ms")
 COLUMNS = ("dataset", "number", "id", *COSTS, *(f"at_{share:.0%}" for share in SHARES), "score")
-HOPE = 0.95  # quantile of the gains
-FEW = 20  # gains before the rule is used
 
 
 class Watched(Student):
@@ -88,10 +85,10 @@ class Teaching:
         self.data = taught(self.bench, read_lessons(lessons, False), 0)
         with (run / "trials.csv").open(newline="") as file:
             every = csv.DictReader(file)
-            self.rows = [row for row in every if row["status"] == "trained"]
+            self.rows = [row for row in every if row["status"] in ("trained", "stopped")]
 
     def row(self, place: int) -> dict[str, Any]:
-        """Trains the network at a place among those that were trained."""
+        """Trains the network at a place among those whose training was begun."""
         known = self.rows[place]
         space = SPACES[self.manifest["space"]]
         graph: Graph = space.parse(json.loads(known["architecture"])).lower()
@@ -103,8 +100,10 @@ class Teaching:
         answers = classify(to_integer(net), self.bench.inputs["val"])
         classes = self.bench.task.classes
         score = metrics.score(self.metric, self.bench.labels["val"], answers, classes)
-        if score != float(known["val_score"]):
-            raise SystemExit(f"{known['id']}: scored {known['val_score']} in the run, {score} now")
+        now = {"val_score": score, "halfway_score": net.noted[HALFWAY]}
+        for name, value in now.items():
+            if known.get(name) and value != float(known[name]):
+                raise SystemExit(f"{known['id']}: {name} was {known[name]} in the run, is {value}")
         row: dict[str, Any] = {"dataset": self.manifest["data"]["name"], "score": score}
         row |= {column: known[column] for column in ("number", "id", *COSTS)}
         return row | {f"at_{share:.0%}": noted for share, noted in net.noted.items()}
@@ -129,12 +128,11 @@ def replay(rows: Sequence[Mapping[str, Any]], share: float) -> dict[str, Any]:
     stopped: list[int] = []
     wrongly = 0
     for place in range(len(rows)):
-        rivals = [i for i in ended if (costs[i] <= costs[place]).all()]
-        best = max(scores[rivals], default=-1.0)
-        hope = np.quantile(scores[ended] - halfway[ended], HOPE) if len(ended) >= FEW else 1.0
-        if halfway[place] + hope < best:
+        least = bar(costs[place], costs[ended], scores[ended], scores[ended] - halfway[ended])
+        if halfway[place] < least:
             stopped.append(place)
-            wrongly += int(scores[place] > best)
+            rivals = scores[ended][(costs[ended] <= costs[place]).all(1)]
+            wrongly += int(scores[place] > rivals.max(initial=0.0))
         else:
             ended.append(place)
     return {

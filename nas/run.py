@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from nas.choosing.brief import write_briefs
 from nas.data.task import Task
@@ -32,7 +32,7 @@ from nas.manifest import Options, now, open_manifest
 from nas.network.integer import load_integer_model
 from nas.progress import Progress, clock
 from nas.report.page import write_report
-from nas.run_folder import TrialRecord, locked, read_front, write_json
+from nas.run_folder import Status, TrialRecord, locked, read_front, write_json
 from nas.search.clock import EXPORT_S, EXPORT_S_PER_MEMBER, Clock
 from nas.search.engine import Search
 from nas.search.finals import Finalist, shipped_file, train_finals
@@ -346,7 +346,7 @@ class _Session:
         self, entries: Sequence[tuple[Any, float]], deviation: float | None
     ) -> None:
         counts: list[str] = [record.status for record in self.records]
-        statuses = ("trained", "duplicate", "infeasible", "failed")
+        statuses = get_args(Status)
         notes = list(self.notes)
         if self.options.verify and importlib.util.find_spec("tflite_micro") is None:
             notes.append("TFLM has no wheels for this platform: candidates stay unverified")

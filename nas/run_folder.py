@@ -28,7 +28,7 @@ from nas.hardware.cost import Cost
 from nas.network.graph import Graph
 from nas.network.ops import Conv2d, DepthwiseConv2d
 
-Status: TypeAlias = Literal["trained", "duplicate", "infeasible", "failed"]
+Status: TypeAlias = Literal["trained", "stopped", "duplicate", "infeasible", "failed"]
 
 FRONT_COLUMNS = (
     "id",
@@ -118,11 +118,13 @@ class TrialRecord:
 
     Attributes:
         number: the trial's number in the study.
-        status: `trained` cost training time; a `duplicate` took over the score of an equal
-            architecture; `infeasible` was refused by its cost, `reason` says by which budget.
-        val_score: of the integer model, None without training.
+        status: `trained` cost training time; `stopped` was left halfway, without hope of the
+            front; a `duplicate` took over the scores of an equal architecture; `infeasible` was
+            refused by its cost, `reason` says by which budget.
+        val_score: of the integer model, None without a whole training.
         train_s: CPU-bound seconds of training and scoring.
         finished_s: seconds since the start of the run's first session.
+        halfway_score: of the student halfway through its training, None where not looked at.
     """
 
     number: int
@@ -134,6 +136,7 @@ class TrialRecord:
     finished_s: float
     reason: str
     architecture: Mapping[str, Any] = field(hash=False)
+    halfway_score: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `from_json` is its inverse."""
@@ -209,13 +212,14 @@ def write_trials(run: Path, records: Sequence[TrialRecord]) -> None:
     """trials.csv, one row a trial."""
     cost_columns = [f.name for f in fields(CostSummary)]
     columns = ["number", "id", "status", "val_score", *cost_columns]
-    columns += ["train_s", "finished_s", "reason", "architecture"]
+    columns += ["train_s", "finished_s", "reason", "architecture", "halfway_score"]
     rows = []
     for record in records:
         plain = record.to_json()
         plain |= plain.pop("cost")
         plain["architecture"] = json.dumps(plain["architecture"], separators=(",", ":"))
-        plain["val_score"] = "" if record.val_score is None else repr(record.val_score)
+        for name in ("val_score", "halfway_score"):
+            plain[name] = "" if plain[name] is None else repr(plain[name])
         rows.append(plain)
     write_csv(run / "trials.csv", columns, rows)
 

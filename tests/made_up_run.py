@@ -180,7 +180,7 @@ def manifest() -> dict[str, Any]:
         "teacher": {"kind": "conv", "hash": "e" * 16, "val_score": 0.97, "test_score": 0.96,
                     "parameters": 123456, "size_bytes": 493824},
         "distil": "logits",
-        "trials": {"trained": 8, "duplicate": 1, "infeasible": 3, "failed": 1},
+        "trials": {"trained": 8, "stopped": 2, "duplicate": 1, "infeasible": 3, "failed": 1},
         "hypervolume": 0.5,
         "hypervolume_reference": {"error": 1.0, "ram": 1.0, "flash": 1.0, "latency": 1.0},
         "seed_deviation": 0.004,
@@ -264,6 +264,7 @@ def write_run(run: Path, candidates: int = 5, trained: int = 8) -> Path:
         for i, n in enumerate((40000, 57344, 40002))
     ]
     records.append(trial(23, "failed", None, "diverged"))
+    records += [trial(number, "stopped", None, "halfway") for number in (24, 25)]
     write_trials(run, records)
     for i, row in enumerate(rows):
         home = run / "candidates" / row["id"]

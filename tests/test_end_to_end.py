@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from nas.data.task import load_task
 from nas.export import runtimes
 from nas.network import reference
 from nas.network.integer import load_integer_model
+from nas.run_folder import Status
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECK_RUN = ROOT.parent / "shared" / "tools" / "check_run.py"
@@ -198,6 +199,7 @@ def test_manifest(world: World) -> None:
     assert teacher["size_bytes"] == 4 * teacher["parameters"] > 4000
     assert (world.folder / "cache" / "teachers" / f"{teacher['hash']}.npz").exists()
     assert held["ended"] >= held["started"] and held["trials"]["trained"] == 4
+    assert set(held["trials"]) == set(get_args(Status))
     assert 0 < held["hypervolume"] < 1
 
 

@@ -1,6 +1,7 @@
 """The sampler that models accuracy only: its vectors, its model, its arithmetic, its proposals."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,9 @@ def study_of(rules: Rules, seed: int = 0) -> optuna.Study:
     return optuna.create_study(directions=directions, sampler=ExactCostSampler(rules, seed))
 
 
-def finish(study: optuna.Study, rules: Rules, trial: optuna.Trial) -> TrialRecord:
+def finish(
+    study: optuna.Study, rules: Rules, trial: optuna.Trial, stopped: bool = False
+) -> TrialRecord:
     """Trains nothing: a wider network is better, and the second sensor tells more."""
     architecture = rules.space.sample(trial, rules.problem)
     priced = price(architecture.lower(), rules.profile)
@@ -175,6 +178,8 @@ def finish(study: optuna.Study, rules: Rules, trial: optuna.Trial) -> TrialRecor
     record = TrialRecord(
         trial.number, identity, "trained", score, cost, 1.0, 1.0, "", architecture.to_json()
     )
+    if stopped:
+        record = replace(record, status="stopped", val_score=None, halfway_score=score - 0.01)
     trial.set_user_attr(RECORD, json.dumps(record.to_json()))
     values = rules.values(cost, score)
     study.tell(trial, [values[name] for name in rules.objectives])
@@ -223,6 +228,16 @@ def test_another_session_goes_on_from_the_study() -> None:
     study.sampler = ExactCostSampler(ROOMY, 0)  # the same seed draws the same candidates
     again = {finish(study, ROOMY, study.ask()).id for _ in range(RANDOM_FIRST)}
     assert not done & again
+
+
+def test_what_was_left_halfway_counts_with_what_is_expected_of_it() -> None:
+    study = study_of(ROOMY)
+    done = [finish(study, ROOMY, study.ask(), stopped=n % 2 > 0) for n in range(RANDOM_FIRST)]
+    sampler = study.sampler
+    assert isinstance(sampler, ExactCostSampler)
+    finish(study, ROOMY, study.ask())
+    told = [trial.values[0] for trial in study.get_trials()]
+    assert [sampler._trained[record.id].error for record in done] == told[:RANDOM_FIRST]
 
 
 def small_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ def test_json_cannot_end_its_script() -> None:
 def test_headline_counts_and_budgets(markup: str) -> None:
     head = markup.split("</header>")[0].replace("\u00a0", " ")
     for words in (
-        "8 networks</b> in 2 h 14 min",
+        "8 networks</b> in 2 h 14 min, left 2 more halfway, refused",
         "refused 3 by their cost",
         "1 duplicate, and 1 trial failed",
         "5 candidates</b> on the front",
@@ -154,9 +154,11 @@ def test_refused_trials_by_budget_and_reason(markup: str, loaded: Run) -> None:
     assert "ram_bytes 40000 is over the budget of 28672 bytes" in section
     assert "diverged" in section
     counts = re.findall(
-        r"<td>(Trained|Duplicate|Refused|Failed)</td><td class=\"n\">(\d+)", section
+        r"<td>(Trained|Stopped|Duplicate|Refused|Failed)</td><td class=\"n\">(\d+)", section
     )
-    assert counts == [("Trained", "8"), ("Duplicate", "1"), ("Refused", "3"), ("Failed", "1")]
+    assert counts == [
+        ("Trained", "8"), ("Stopped", "2"), ("Duplicate", "1"), ("Refused", "3"), ("Failed", "1"),
+    ]  # fmt: skip
     over = refusals(loaded.trials, loaded.budgets)
     assert over == {"ram_bytes": [pytest.approx(n / 28672) for n in (40000, 57344, 40002)]}
 
@@ -177,7 +179,7 @@ def test_history_runs_over_time_and_over_networks(page: str) -> None:
             assert len(across) == len(trace["y"])
     assert best["across"]["trained"] == [list(range(1, 9))] * 2
     assert {t["name"]: t["y"][-1] for t in outcomes["data"]} == {
-        "Trained": 8, "Duplicate": 1, "Refused": 3, "Failed": 1,
+        "Trained": 8, "Stopped": 2, "Duplicate": 1, "Refused": 3, "Failed": 1,
     }  # fmt: skip
 
 

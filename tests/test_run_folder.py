@@ -40,7 +40,7 @@ CONTRACT = (
 )
 TRIAL_COLUMNS = (
     "number,id,status,val_score,arena_bytes,weight_bytes,ram_bytes,flash_bytes,latency_ms,"
-    "energy_uj,weight_bits,modalities,train_s,finished_s,reason,architecture"
+    "energy_uj,weight_bits,modalities,train_s,finished_s,reason,architecture,halfway_score"
 )
 LONG = 0.1 + 0.2  # 17 digits
 COST = CostSummary(100, 200, 1000, 2000, LONG, 1 / 3, "8/4/2", "accel+gyro")
@@ -145,7 +145,8 @@ def test_another_record(key: str) -> None:
 
 def test_trials_csv(tmp_path: Path) -> None:
     odd = 'said "no",\nthen stopped'
-    write_trials(tmp_path, [record(), record(number=4, val_score=None, reason=odd)])
+    left = record(number=4, val_score=None, reason=odd, halfway_score=LONG)
+    write_trials(tmp_path, [record(), left])
     text = (tmp_path / "trials.csv").read_text()
     assert text.splitlines()[0] == TRIAL_COLUMNS
     first, second = csv.DictReader(text.splitlines(keepends=True))
@@ -154,6 +155,7 @@ def test_trials_csv(tmp_path: Path) -> None:
     assert float(first["energy_uj"]) == 1 / 3
     assert json.loads(first["architecture"]) == record().architecture
     assert (second["val_score"], second["reason"]) == ("", odd)
+    assert first["halfway_score"] == "" and float(second["halfway_score"]) == LONG
     write_trials(tmp_path, [])
     assert (tmp_path / "trials.csv").read_text() == TRIAL_COLUMNS + "\n"
 

@@ -31,17 +31,20 @@ RECORDS = [
     record(2, None, 10, "infeasible"),
     record(3, 0.9, 10, "duplicate"),
     record(4, None, 10, "failed"),
+    record(5, None, 10, "stopped"),
 ]
 
 
 def test_figures_by_hand() -> None:
     standing = standing_of(rules_for(*OBJECTIVES), RECORDS, 0.5)
     assert standing.line(1800.0, 600.0) == (
-        "search  10:00 left  2 trained, 4 an hour  1 refused  1 duplicates  hypervolume 0.5000"
-        "  best accuracy 0.9000, 500 B of RAM, 8,300 B of Flash, 2.5 ms  30:00 gone"
+        "search  10:00 left  2 trained, 4 an hour  1 stopped  1 refused  1 duplicates"
+        "  hypervolume 0.5000  best accuracy 0.9000, 500 B of RAM, 8,300 B of Flash, 2.5 ms"
+        "  30:00 gone"
     )
     assert standing.lines(1800.0, None) == [
         "trained      2, 4 an hour",
+        "stopped      1 halfway, without hope of the front",
         "not trained  1 refused by their costs, 1 duplicates, 1 failed",
         "hypervolume  0.5000",
         "best         accuracy 0.9000 (c0), 500 B of RAM (c1), 8,300 B of Flash (c0), 2.5 ms (c0)",

@@ -178,6 +178,7 @@ def test_the_score_is_that_of_the_answers_kept(task: Task, kind: Any, tmp_path: 
     recipe = Recipe(steps=20, batch_size=16)
     trained = train_student(bench, genes(bench).lower(), recipe, "balanced_accuracy", None, 3)
     file = tmp_path / "c.npz"
+    assert trained.model is not None
     file.write_bytes(trained.model)
     answers, labels = read_answers(file), task.y[judged.held_out]
     assert metrics.score("balanced_accuracy", labels, answers, 3) == trained.val_score

@@ -73,9 +73,10 @@ def _sentence_device(run: Run) -> str:
 def _sentence_search(run: Run) -> str:
     n = trial_counts(run)
     failed = f", and {plural(n['failed'], 'trial')} failed" if n["failed"] else ""
+    stopped = f", left {count(n['stopped'])} more halfway" if n["stopped"] else ""
     return (
-        f"The search trained <b>{plural(n['trained'], 'network')}</b> in {spent(run)}, refused "
-        f"{count(n['infeasible'])} by their cost before any training, and met "
+        f"The search trained <b>{plural(n['trained'], 'network')}</b> in {spent(run)}{stopped}, "
+        f"refused {count(n['infeasible'])} by their cost before any training, and met "
         f"{plural(n['duplicate'], 'duplicate')}{failed}. "
         f"<b>{plural(len(run.candidates), 'candidate')}</b> on the front."
         + (" So few networks are a trial run: search for longer." if n["trained"] < FEW else "")

@@ -30,6 +30,7 @@ CURVE_POINTS = 60
 OUTCOME_POINTS = 200
 OUTCOMES = {  # status -> name, colour and dashes of its line, what it means
     "trained": ("Trained", ACCENT, "solid", "Fitted the budgets and was trained and scored."),
+    "stopped": ("Stopped", GREY, "longdash", "Left halfway: no hope of the front at its cost."),
     "duplicate": ("Duplicate", INK, "dot", "Drawn again: it took over the score of its twin."),
     "infeasible": ("Refused", WARN, "dash", "Over a budget by its predicted cost: never trained."),
     "failed": ("Failed", GREY, "dashdot", "Its training diverged."),

@@ -2,7 +2,7 @@
 
 The parent process owns the study and trains nothing; worker processes train and never see it. A
 trial is drawn, priced and, if it cannot fit, refused before any training; an architecture that was
-trained before takes its score over.
+trained before takes its score over; a training without hope of the front is left halfway.
 """
 
 import time
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from nas.hardware.budget import Priced, price
 from nas.interrupts import no_interrupt
 from nas.progress import Progress
-from nas.run_folder import TrialRecord, summarise, write_atomic, write_trials
+from nas.run_folder import Status, TrialRecord, summarise, write_atomic, write_trials
 from nas.search.clock import Clock, reserved_s
+from nas.search.early_stopping import expected, hurdle
 from nas.search.rules import Rules, front_hypervolume, scored, training_seed
 from nas.search.standing import Standing, standing_of
 from nas.search.study import Study
@@ -42,12 +43,17 @@ MOST_REFUSED = 4000  # proposals, since the last training, that do not fit: hard
 
 @dataclass
 class _Pending:
-    """A trial whose training is under way."""
+    """A trial whose training is under way.
+
+    Attributes:
+        hurdle: see `early_stopping`.
+    """
 
     trial: "Trial"
     id: str
     architecture: Architecture
     priced: Priced
+    hurdle: float | None = None
 
 
 class Search:
@@ -191,13 +197,11 @@ class Search:
             if fate == "infeasible":
                 self.refused += 1
                 refusal = self.rules.budget.refusal(pending.priced.cost)
-                self._tell(pending, "infeasible", None, 0.0, refusal)
+                self._tell(pending, "infeasible", reason=refusal)
             elif fate == "twin":
                 self.twins.append(pending)
-            elif known is not None and known.status == "failed":  # it would fail again
-                self._tell(pending, "failed", None, 0.0, known.reason)
             elif known is not None:
-                self._tell(pending, "duplicate", known.val_score, 0.0, "")
+                self._tell_again(pending, known)
             else:
                 self._submit(pending)
                 self.idle_asks = self.refused = 0
@@ -250,11 +254,17 @@ class Search:
         """What was drawn again while a network was trained takes over its score."""
         for twin in [twin for twin in self.twins if twin.id == record.id]:
             self.twins.remove(twin)
-            status = "duplicate" if record.status == "trained" else "failed"
-            self._tell(twin, status, record.val_score, 0.0, record.reason)
+            self._tell_again(twin, record)
+
+    def _tell_again(self, pending: _Pending, known: TrialRecord) -> None:
+        """A trial of an architecture whose training has ended; a failed one would fail again."""
+        status: Status = "failed" if known.status == "failed" else "duplicate"
+        self._tell(pending, status, known.val_score, known.halfway_score, reason=known.reason)
 
     def _submit(self, pending: _Pending) -> None:
         rules = self.rules
+        cost = summarise(pending.priced.graph, pending.priced.cost)
+        pending.hurdle = hurdle(rules, cost, self.study.records)
         job = Training(
             pending.priced.graph,
             rules.metric,
@@ -262,6 +272,7 @@ class Search:
             final=False,
             seed=training_seed(rules.seed, pending.id, 0),
             features=rules.distil == "features",
+            hurdle=pending.hurdle,
         )
         try:
             future = self.pool.submit(train, job)
@@ -284,7 +295,7 @@ class Search:
                 except (BrokenProcessPool, CancelledError):
                     lost.append(pending)
                 except FloatingPointError as error:
-                    self._tell(pending, "failed", None, 0.0, str(error))
+                    self._tell(pending, "failed", reason=str(error))
                 else:
                     self._store(pending, trained)
                     if len(self.trained) % WRITE_EVERY == 0:
@@ -295,9 +306,13 @@ class Search:
         self._show()
 
     def _store(self, pending: _Pending, trained: "Trained") -> None:
-        """A finished training; what was drawn twice meanwhile takes over its score."""
-        score = trained.val_score
-        self._tell(pending, "trained", score, trained.train_s, "", trained.model)
+        """A training that has ended; what was drawn twice meanwhile takes over its score."""
+        score, halfway = trained.val_score, trained.halfway_score
+        if score is None:
+            reason = f"halfway at {halfway:.4f}, below {pending.hurdle:.4f}: no hope of the front"
+            self._tell(pending, "stopped", None, halfway, trained.train_s, reason)
+        else:
+            self._tell(pending, "trained", score, halfway, trained.train_s, "", trained.model)
         if pending.id in self.known:
             self._tell_twins(self.known[pending.id])
 
@@ -324,10 +339,11 @@ class Search:
     def _tell(
         self,
         pending: _Pending,
-        status: Any,
-        score: float | None,
-        train_s: float,
-        reason: str,
+        status: Status,
+        score: float | None = None,
+        halfway: float | None = None,
+        train_s: float = 0.0,
+        reason: str = "",
         model: bytes | None = None,
     ) -> None:
         priced = pending.priced
@@ -341,6 +357,7 @@ class Search:
             self.clock.elapsed_s(),
             reason,
             pending.architecture.to_json(),
+            halfway,
         )
         excess = self.rules.budget.excess(priced.cost)
         write = None if model is None else partial(self._write, record, model)
@@ -354,7 +371,11 @@ class Search:
         return self._model_file(record)
 
     def _values(self, record: TrialRecord) -> dict[str, float]:
-        values = self.rules.values(record.cost, record.val_score)
+        """What a trial is told: of one that was left, the score that it would have had."""
+        score = record.val_score
+        if score is None and record.halfway_score is not None:
+            score = expected(record.halfway_score, self.study.records)
+        values = self.rules.values(record.cost, score)
         return {name: values[name] for name in self.rules.objectives}
 
     def _model_file(self, record: TrialRecord) -> Path:

@@ -55,7 +55,8 @@ class Candidate:
         point, cost_point: what a `Surrogate` sees of it.
         shares: of the limits that its costs take, one an objective beside the error.
         child: whether it descends from the front.
-        error: 1 - validation score; None before its training has ended.
+        error: 1 - validation score, or what is expected of one that was left halfway; None before
+            its training has ended.
     """
 
     id: str
@@ -168,12 +169,12 @@ class ExactCostSampler(BaseSampler):
         self._fitted = min(self._fitted, len(self._seen) // 2)  # the next fit is anew
 
     def _read(self, trial: FrozenTrial) -> Candidate | None:
-        """The network of a trial that trained one."""
+        """The network of a trial that trained one, if only halfway."""
         record = record_of(trial.user_attrs)
-        if record is None or record.status != "trained" or record.val_score is None:
+        if record is None or record.status not in ("trained", "stopped"):
             return None
         known = self._described(record.id, trial.params, record.architecture, record.cost)
-        return replace(known, error=1.0 - record.val_score)
+        return replace(known, error=trial.values[self._rules.objectives.index("error")])
 
     def _candidate(self, genes: Genes, child: bool = False) -> Candidate | None:
         """The network of some genes; None where it does not fit."""

@@ -25,6 +25,7 @@ class Standing:
 
     Attributes:
         best: objective -> the least value among trained networks, and whose it is.
+        stopped: trainings that were left halfway.
     """
 
     metric: str
@@ -34,6 +35,7 @@ class Standing:
     failed: int
     hypervolume: float
     best: Mapping[str, tuple[float, str]]
+    stopped: int = 0
 
     def to_json(self, elapsed_s: float, left_s: float) -> dict[str, Any]:
         """What `describe_run` reads; `left_s` is infinite without a deadline."""
@@ -45,7 +47,7 @@ class Standing:
         left = f"  {clock(left_s)} left" if left_s < float("inf") else ""
         return (
             f"search{left}  {self.trained} trained, {self._per_hour(elapsed_s):.0f} an hour"
-            f"  {self.refused} refused  {self.duplicates} duplicates"
+            f"  {self.stopped} stopped  {self.refused} refused  {self.duplicates} duplicates"
             f"  hypervolume {self.hypervolume:.4f}  best {self._best() or '-'}"
             f"  {clock(elapsed_s)} gone"
         )
@@ -55,6 +57,7 @@ class Standing:
         left = "no end set" if left_s is None else f"{clock(left_s)} left then"
         return [
             f"trained      {self.trained}, {self._per_hour(elapsed_s):.0f} an hour",
+            f"stopped      {self.stopped} halfway, without hope of the front",
             f"not trained  {self.refused} refused by their costs, {self.duplicates} duplicates,"
             f" {self.failed} failed",
             f"hypervolume  {self.hypervolume:.4f}",
@@ -95,6 +98,7 @@ def standing_of(rules: Rules, records: Sequence[TrialRecord], hypervolume: float
         count["failed"],
         hypervolume,
         best,
+        count["stopped"],
     )
 
 

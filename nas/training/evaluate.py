@@ -20,7 +20,7 @@ from nas.space import Problem, problem_of
 from nas.training import metrics
 from nas.training.augment import make_bank, strength_for
 from nas.training.lessons import Lessons
-from nas.training.loop import TrainingSet, train, training_set
+from nas.training.loop import Network, TrainingSet, predict, train, training_set
 from nas.training.metrics import Metric
 from nas.training.recipe import Recipe, student_recipe
 from nas.training.scoring import classify
@@ -74,14 +74,40 @@ class Trained:
     """One training's result.
 
     Attributes:
-        model: content of its `trained_file`.
-        val_score: of the integers, on the rows that judge.
+        model: content of its `trained_file`; None where it was left halfway.
+        val_score: of the integers, on the rows that judge; None likewise.
         train_s: seconds of CPU.
+        halfway_score: of the student in the middle of its training, before there were integers;
+            None where it was not looked at.
     """
 
-    model: bytes
-    val_score: float
+    model: bytes | None
+    val_score: float | None
     train_s: float
+    halfway_score: float | None = None
+
+
+@dataclass
+class Halfway:
+    """Judges a student once, in the middle of its training, on the rows that judge.
+
+    Attributes:
+        hurdle: the least score with which the training goes on.
+        score: None before it was judged.
+    """
+
+    bench: Bench
+    metric: Metric
+    hurdle: float
+    score: float | None = None
+
+    def __call__(self, net: Network) -> bool:
+        """Whether the training goes on."""
+        held = self.bench
+        rows = {k: torch.from_numpy(x).permute(0, 3, 1, 2) for k, x in held.inputs["val"].items()}
+        answers = predict(net, rows, held.training.scales).argmax(1).numpy()
+        self.score = metrics.score(self.metric, held.labels["val"], answers, held.task.classes)
+        return self.score >= self.hurdle
 
 
 def train_student(
@@ -92,23 +118,36 @@ def train_student(
     teacher: Lessons | None,
     seed: int,
     final: bool = False,
+    hurdle: float | None = None,
 ) -> Trained:
     """Trains the network of `graph` and scores its integers on the rows that judge.
 
     Crosswise, a final training's model is trained on all rows, beside those that are judged; for
     a third of the time less, a search's is the first of those.
+
+    Args:
+        hurdle: score halfway below which the training is left; None does not look. Not crosswise.
     """
     start = time.process_time()
     fold = bench.judging.fold
+    halfway = None if hurdle is None else Halfway(bench, metric, hurdle)
     if fold is None:
-        model = fit(graph, taught(bench, teacher, 0), recipe, seed)
+        net = student(graph, bench.training, recipe, seed)
+        if not train(net, taught(bench, teacher, 0), recipe, seed, halfway):
+            return Trained(None, None, time.process_time() - start, _seen(halfway))
+        model = to_integer(net)
         answers = classify(model, bench.inputs["val"])
     else:
         model, answers = _fit_in_turn(bench, fold, graph, recipe, teacher, seed)
         if final:
             model = fit(graph, taught(bench, teacher, 0), recipe, seed)
     score = metrics.score(metric, bench.labels["val"], answers, bench.task.classes)
-    return Trained(pack(model, answers), score, time.process_time() - start)
+    seconds = time.process_time() - start
+    return Trained(pack(model, answers), score, seconds, _seen(halfway))
+
+
+def _seen(halfway: Halfway | None) -> float | None:
+    return None if halfway is None else halfway.score
 
 
 def _fit_in_turn(
@@ -147,10 +186,15 @@ def taught(bench: Bench, teacher: Lessons | None, number: int) -> TrainingSet:
 
 def fit(graph: Graph, data: TrainingSet, recipe: Recipe, seed: int) -> IntegerModel:
     """The integers of one training."""
-    torch.manual_seed(seed)
-    net = Student(graph, data.scales, dropout=recipe.dropout, learned_scales=recipe.learned_scales)
+    net = student(graph, data, recipe, seed)
     train(net, data, recipe, seed)
     return to_integer(net)
+
+
+def student(graph: Graph, data: TrainingSet, recipe: Recipe, seed: int) -> Student:
+    """The network of `graph` before its training."""
+    torch.manual_seed(seed)
+    return Student(graph, data.scales, dropout=recipe.dropout, learned_scales=recipe.learned_scales)
 
 
 def recipe_of(

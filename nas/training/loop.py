@@ -1,7 +1,7 @@
 """The training loop that teachers and students share: tensors in memory, no data loader."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,7 +15,7 @@ from nas.network.numerics import Int8
 from nas.training.hints import HintLoss
 from nas.training.low_bits import least_bits
 from nas.training.mdcsa import DualAttention
-from nas.training.recipe import Recipe
+from nas.training.recipe import HALFWAY, Recipe
 from nas.training.student import Student
 
 Network: TypeAlias = Student | DualAttention
@@ -71,8 +71,21 @@ def training_set(
     )
 
 
-def train(net: Network, data: TrainingSet, recipe: Recipe, seed: int) -> None:
+def train(
+    net: Network,
+    data: TrainingSet,
+    recipe: Recipe,
+    seed: int,
+    goes_on: Callable[[Network], bool] | None = None,
+) -> bool:
     """Trains `net` in place, on the modalities that its graph uses.
+
+    Args:
+        goes_on: is asked once, after `HALFWAY` of the steps, whether the rest shall be made; it
+            may evaluate the network.
+
+    Returns:
+        Whether all steps were made.
 
     Raises:
         FloatingPointError: the loss is no longer finite.
@@ -89,6 +102,7 @@ def train(net: Network, data: TrainingSet, recipe: Recipe, seed: int) -> None:
     order, position = rng.permutation(n), 0
     batch_size = min(recipe.batch_size, n)
     frozen_from = round(recipe.steps * (1 - recipe.frozen_share))
+    halfway = round(recipe.steps * HALFWAY)
     for step in range(recipe.steps):
         if isinstance(net, Student) and net.quantised and step == frozen_from:
             net.freeze()
@@ -108,9 +122,19 @@ def train(net: Network, data: TrainingSet, recipe: Recipe, seed: int) -> None:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    if not math.isfinite(loss.item()):
-        raise FloatingPointError(f"training diverged: loss {loss.item()} at step {recipe.steps}")
+        if goes_on is not None and step + 1 == halfway:
+            _require_finite(loss, halfway)
+            if not goes_on(net):
+                return False
+            net.train()
+    _require_finite(loss, recipe.steps)
     net.eval()
+    return True
+
+
+def _require_finite(loss: Tensor, step: int) -> None:
+    if not math.isfinite(loss.item()):
+        raise FloatingPointError(f"training diverged: loss {loss.item()} at step {step}")
 
 
 def _hint(net: Network, data: TrainingSet, recipe: Recipe) -> HintLoss | None:

@@ -16,6 +16,7 @@ SEARCH_EPOCHS = 40  # small sets overfit before they reach SEARCH_STEPS
 TEACHER_STEPS = 1200
 TEACHER_EPOCHS = 60
 PEAK_RATE, ATTENTION_RATE = 6e-3, 4e-3
+HALFWAY = 0.5  # share of the steps after which a search may leave a training
 FINAL_FACTOR = 2  # a front member is retrained for twice the steps of the search,
 FINAL_SEEDS = 3  # with up to so many seeds
 Hint: TypeAlias = Literal["none", "projection", "relation"]

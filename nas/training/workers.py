@@ -67,6 +67,7 @@ class Training:
     Attributes:
         teacher: the file of a teacher's answers.
         features: whether its features teach beside its logits.
+        hurdle: score halfway below which it is left; None does not look.
     """
 
     graph: Graph
@@ -75,6 +76,7 @@ class Training:
     final: bool
     seed: int
     features: bool = False
+    hurdle: float | None = None
 
 
 class _Process:
@@ -160,7 +162,14 @@ def train(training: Training) -> Any:
     distil, features = teacher is not None, training.features
     recipe = recipe_of(held, training.metric, distil, training.final, features)
     return train_student(
-        held, training.graph, recipe, training.metric, teacher, training.seed, training.final
+        held,
+        training.graph,
+        recipe,
+        training.metric,
+        teacher,
+        training.seed,
+        training.final,
+        training.hurdle,
     )
 
 
