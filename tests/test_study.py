@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.cli import SAMPLERS as OFFERED
 from nas.errors import RunError, UsageError
 from nas.run_folder import CostSummary, Status, TrialRecord
-from nas.search import study
+from nas.search import storage, study
 from nas.search.exact_cost import ExactCostSampler
 from nas.search.samplers import SAMPLERS, sampler_of
 from nas.search.study import Study, default_storage, open_study, session_seed
@@ -327,3 +327,36 @@ def test_reading_much_leaves_no_trace(made: bytes, tmp_path: Path) -> None:
         with pytest.raises(RunError) if content == b"torn" else nullcontext():
             assert opened(tmp_path, resume=True).records
         assert gc.isenabled() and distributions.json_to_distribution is before
+
+
+def test_a_study_is_read_in_bulk_as_optuna_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = default_storage(tmp_path)
+    for name in ("other", study.STUDY_NAME):
+        held = optuna.create_study(storage=url, study_name=name)
+        held.enqueue_trial({"x": 1.5}, user_attrs={"note": ["a", 1]})
+        for place in range(6):
+            trial = held.ask()
+            trial.suggest_float("x", 0.1, 9.0, log=True)
+            trial.suggest_categorical("kind", (None, "b", 2, False))
+            trial.suggest_int("n", 2, 8, step=2)
+            trial.report(0.5, place)
+            trial.set_constraint("ram", place - 2.5)
+            if place < 3:
+                held.tell(trial, (0.25, float("inf"), -float("inf"))[place])
+            elif place < 5:
+                held.tell(trial, state=(TrialState.FAIL, TrialState.PRUNED)[place - 3])
+        held.enqueue_trial({"x": 2.0})
+    loaded = optuna.load_study(study_name=study.STUDY_NAME, storage=url)
+    expected = loaded.get_trials()
+    assert {trial.state for trial in expected} == set(TrialState)
+    backend = storage.open_file(url)
+    read = optuna.load_study(study_name=study.STUDY_NAME, storage=backend)
+    with monkeypatch.context() as patched:
+        patched.delattr(optuna.storages.RDBStorage, "_get_trials")
+        trials = read.get_trials()
+    assert [vars(trial) for trial in trials] == [vars(trial) for trial in expected]
+    loaded.tell(5, 0.5)  # what runs is looked at again, by its number
+    assert read.get_trials() == loaded.get_trials()
+    backend.engine.dispose()
