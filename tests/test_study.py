@@ -333,7 +333,7 @@ def test_a_study_is_read_in_bulk_as_optuna_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = default_storage(tmp_path)
-    for name in ("other", study.STUDY_NAME):
+    for name in (study.STUDY_NAME, "other"):
         held = optuna.create_study(storage=url, study_name=name)
         held.enqueue_trial({"x": 1.5}, user_attrs={"note": ["a", 1]})
         for place in range(6):
