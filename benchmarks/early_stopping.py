@@ -29,7 +29,7 @@ from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS
 from nas.hardware.profile import load_profile
 from nas.network.graph import Graph
 from nas.run_folder import read_manifest
-from nas.search.early_stopping import bar
+from nas.search.early_stopping import bar, hope
 from nas.search.pareto import hypervolume
 from nas.search.rules import training_seed
 from nas.training import metrics
@@ -126,11 +126,13 @@ def replay(rows: Sequence[Mapping[str, Any]], share: float) -> dict[str, Any]:
     halfway = np.array([float(row[f"at_{share:.0%}"]) for row in rows])
     ended: list[int] = []
     stopped: list[int] = []
+    told: list[float] = []  # less the truth
     wrongly = 0
     for place in range(len(rows)):
         least = bar(costs[place], costs[ended], scores[ended], scores[ended] - halfway[ended])
         if halfway[place] < least:
             stopped.append(place)
+            told.append(halfway[place] + hope(scores[ended] - halfway[ended]) - scores[place])
             rivals = scores[ended][(costs[ended] <= costs[place]).all(1)]
             wrongly += int(scores[place] > rivals.max(initial=0.0))
         else:
@@ -142,6 +144,7 @@ def replay(rows: Sequence[Mapping[str, Any]], share: float) -> dict[str, Any]:
         "wrongly": wrongly,
         "saved": len(stopped) * (1 - share) / len(rows),
         "kept": volume(costs[ended], scores[ended]) / volume(costs, scores),
+        "told": [round(float(x), 4) for x in (np.mean(told), np.std(told))] if told else None,
         "gain": [round(float(x), 4) for x in np.quantile(scores - halfway, (0.05, 0.5, 0.95))],
     }
 

@@ -5,12 +5,13 @@
         --csv benchmarks/results/live_samplers.csv
 
 Everything is as in a run, its starts and its teacher included; only the final trainings are left
-out. Hypervolume is that of what was trained so far, by the scores that the search saw. Resumable: a
-row a seed, and within a seed what was trained is kept.
+out, and no training is left halfway. Hypervolume is that of what was trained so far, by the scores
+that the search saw. Resumable: a row a seed, and within a seed what was trained is kept.
 """
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from nas.data.task import load_task
 from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS, Budget
 from nas.hardware.profile import load_profile
 from nas.progress import Progress
+from nas.search import early_stopping
 from nas.search.clock import Clock
 from nas.search.engine import Search
 from nas.search.rules import OBJECTIVES, Rules, front_hypervolume, scored
@@ -36,6 +38,12 @@ SIZES = (10, 20, 40, 60, 100)
 COLUMNS = ("dataset", "space", "device", "sampler", "seed", "trained")
 COLUMNS = (*COLUMNS, *(f"hypervolume_{n}" for n in SIZES), *(f"best_{n}" for n in SIZES))
 COLUMNS = (*COLUMNS, "train_s", "refused", "duplicates", "commit")
+
+
+early_stopping.FEW_GAINS = sys.maxsize  # equal numbers of trainings, all of them whole
+
+
+early_stopping.FEW_GAINS = sys.maxsize  # equal numbers of trainings, all of them whole
 
 
 def search(chosen: argparse.Namespace, sampler: str, seed: int) -> dict[str, Any]:

@@ -139,7 +139,12 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
         "--objectives", default=OBJECTIVES, metavar="LIST", help="subset of %(default)s"
     )
     search.add_argument("--sampler", choices=SAMPLERS, default=SAMPLERS[0], help="(%(default)s)")
-    search.add_argument("--trials", type=positive_int, metavar="N", help="networks to train in all")
+    search.add_argument(
+        "--trials",
+        type=positive_int,
+        metavar="N",
+        help="networks to train in all, those included that are left halfway",
+    )
     length = search.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=positive, metavar="M", help="wall-clock of this command")
     length.add_argument("--hours", type=positive, metavar="H")

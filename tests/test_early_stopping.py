@@ -1,7 +1,9 @@
 """Trainings that are left halfway: when, what is told of them, and what they leave behind."""
 
 import json
+import threading
 from collections import Counter
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,7 @@ from test_validation import Arrays, genes
 from nas.data.task import make_task
 from nas.network.integer import IntegerModel
 from nas.run_folder import Status, TrialRecord
-from nas.search.early_stopping import FEW_GAINS, bar, expected, gains, hurdle
-from nas.search.finals import train_finals
+from nas.search.early_stopping import FEW_GAINS, bar, gains, hoped_for, hurdle
 from nas.training import evaluate, workers
 from nas.training.evaluate import Bench, Trained, prepare, train_student
 from nas.training.loop import train
@@ -69,10 +70,18 @@ def test_only_whole_trainings_are_rivals_and_tell_gains() -> None:
     assert hurdle(replace(given, crosswise=True), large.cost, many) is None
 
 
-def test_what_is_expected_is_the_mean_gain() -> None:
-    records = watched(FRONT[:1], 0.1) + watched(FRONT[1:2], 0.3)
-    assert expected(0.5, records) == pytest.approx(0.7)
-    assert expected(0.95, records) == 1.0 and expected(0.5, []) == 0.5
+def test_what_is_hoped_for_never_reaches_the_rival() -> None:
+    records = [watched([entry(n, 0.9, 2)], 0.001 * n)[0] for n in range(FEW_GAINS)]
+    own = entry(99, 0.5, 60)
+    least = hurdle(rules(), own.cost, records)
+    assert least is not None and hoped_for(least - 1e-9, records) < 0.9
+    assert hoped_for(0.5, records) == pytest.approx(0.5 + 0.01805)
+    late = [*records, *watched([entry(98, 0.9, 2)], 0.8)]  # one that learnt after the look
+    least = hurdle(rules(), own.cost, late)
+    assert least is not None and hoped_for(least - 1e-9, late) < 0.9
+    losing = watched(FRONT * 4, -0.1)
+    assert hurdle(rules(), own.cost, losing) == pytest.approx(FRONT[-1].val_score)
+    assert hoped_for(0.5, losing) == hoped_for(0.5, []) == 0.5 and hoped_for(1.0, records) == 1.0
 
 
 # ---------------------------------------------------------------- the search
@@ -81,10 +90,11 @@ def test_what_is_expected_is_the_mean_gain() -> None:
 def halfway(job: Training) -> Trained:
     """More units are worse, the first ones excepted: soon nothing large has hope."""
     score = 0.9 - 0.01 * units(job)
+    before = score - 0.01 - 0.01 * (job.seed % 7)
     assert job.hurdle is not None
-    if score - 0.05 < job.hurdle:
-        return Trained(None, None, 0.25, score - 0.05)
-    return Trained(b"model", score, 0.5, score - 0.05)
+    if before < job.hurdle:
+        return Trained(None, None, 0.25, before)
+    return Trained(b"model", score, 0.5, before)
 
 
 def test_what_has_no_hope_is_left_and_never_a_member(tmp_path: Path) -> None:
@@ -99,16 +109,40 @@ def test_what_has_no_hope_is_left_and_never_a_member(tmp_path: Path) -> None:
     for record in left:
         assert record.val_score is None and record.halfway_score is not None
         assert record.train_s == 0.25 and record.reason.startswith("halfway at 0.")
-        assert by_number[record.number].values[0] == pytest.approx(1 - record.halfway_score - 0.05)
+        told = by_number[record.number].values
+        before = [r for r in records[: records.index(record)] if r.status == "trained"]
+        assert 1 - told[0] == pytest.approx(hoped_for(record.halfway_score, before))
+        assert any(
+            r.val_score > 1 - told[0] and r.cost.flash_bytes <= record.cost.flash_bytes
+            for r in before
+            if r.val_score is not None
+        )
         assert not (tmp_path / "trained" / f"{record.id}.npz").exists()
     again = [r for r in records if r.status == "duplicate" and r.id in {s.id for s in left}]
     assert again and all(r.val_score is None and r.halfway_score is not None for r in again)
     rows = (tmp_path / "trials.csv").read_text().splitlines()
     assert sum(",stopped," in row for row in rows) == len(left)
-    front = train_finals(
-        rules(most=60), made.trained, FakePool(whole), tmp_path, lambda: 1e9, made.progress
-    )
-    assert not {f.record.id for f in front} & {r.id for r in left}
+    assert not {r.id for r in made.trained} & {r.id for r in left}
+
+
+def test_so_many_trainings_are_those_that_were_left_too(tmp_path: Path) -> None:
+    pool = FakePool(halfway)
+    made = searched(pool, tmp_path, 40, rules(most=60))
+    assert len(pool.jobs) == 40 > len(made.trained)
+
+
+def test_what_was_drawn_while_it_was_left_takes_over_what_is_known(tmp_path: Path) -> None:
+    class Slow(FakePool):
+        def submit(self, function: Any, job: Training) -> "Future[Any]":
+            future: Future[Any] = Future()
+            threading.Timer(0.2, lambda: future.set_result(Trained(None, None, 0.1, 0.4))).start()
+            return future
+
+    made = searched(Slow(whole, count=5), tmp_path, 3, rules(most=3))
+    count = Counter(r.status for r in made.study.records)
+    assert count["stopped"] == 3 and count["duplicate"] > 0 and not made.twins
+    assert {r.halfway_score for r in made.study.records} == {0.4}
+    assert {t.values[0] for t in made.study._study.get_trials()} == {0.6}
 
 
 def test_a_session_goes_on_with_the_gains_of_the_one_before(tmp_path: Path) -> None:

@@ -215,6 +215,26 @@ def test_twins_under_way_are_trained_once(tmp_path: Path) -> None:
     assert states == {TrialState.COMPLETE}  # a twin waits for its score and is told it
 
 
+def test_a_twin_of_what_nobody_trains_any_more_is_put_back(tmp_path: Path) -> None:
+    """It was drawn while another run trained its equal, which has died since."""
+    made = Search(
+        rules(most=3), study(), FakePool(score), tmp_path, Clock(None), Progress(quiet=True)
+    )  # fmt: skip
+    drawn = made._draw()
+    assert drawn is not None
+    made.twins.append(drawn[0])
+    made.study.elsewhere = {drawn[0].id}
+    made._learn()
+    assert made.twins == [drawn[0]]
+    made.study.elsewhere = set()
+    made._learn()
+    assert made.twins == []
+    trials = made.study._study.get_trials()
+    assert [t.state for t in trials] == [TrialState.FAIL, TrialState.WAITING]
+    made.go(3)
+    assert drawn[0].id in {record.id for record in made.trained}
+
+
 def test_a_resumed_search_goes_on(tmp_path: Path) -> None:
     first = searched(FakePool(score), tmp_path, 3, rules(most=5))
     pool = FakePool(score)

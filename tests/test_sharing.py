@@ -348,6 +348,28 @@ def test_who_joins_does_not_keep_the_dead_alive(
     newcomer.shared.close()
 
 
+def test_one_run_at_a_time_ends_the_trials_of_the_dead(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_study, "SWEEP_S", 0.0)
+    dead, other, alive = (studied(url, tmp_path, monkeypatch) for _ in range(3))
+    for held in (dead, other, alive):
+        assert held.shared is not None
+    units(dead.ask())
+    dead.shared.close()
+    jump(alive, 1)
+    with other.shared.storage.engine.begin() as sweeping:
+        assert sweeping.execute(shared_study._TRY_SWEEP).scalar()
+        alive.refresh()
+        assert [trial.state for trial in alive._study.get_trials()] == [TrialState.RUNNING]
+    for _ in range(2):
+        alive.refresh()
+        states = [trial.state for trial in alive._study.get_trials()]
+        assert states == [TrialState.FAIL, TrialState.WAITING]
+    for held in (other, alive):
+        held.shared.close()
+
+
 @pytest.mark.parametrize("died", ("enqueue_trial", "set_trial_state_values"))
 def test_who_dies_while_it_ends_the_trials_of_the_dead_loses_none(
     died: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

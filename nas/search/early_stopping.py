@@ -3,8 +3,9 @@
 A pruner compares all trials by one curve. Here a network is judged at its own cost: by the best
 score known among networks that take no more of any objective. Where not even a hopeful gain closes
 the gap, the rest of the steps goes to another network. What the second half of a training adds is
-known from those that were made. The sampler is told what to expect of a network that was left; a
-front member or a candidate it never becomes.
+known from those that were made. A network that was left becomes no front member; of it the sampler
+is told the score that was hoped for, not the mean: those that are left are slow learners, and would
+have gained more than those that went on.
 """
 
 from collections.abc import Sequence
@@ -46,7 +47,12 @@ def bar(own: Floats, costs: Floats, scores: Floats, gained: Floats) -> float:
     if len(gained) < FEW_GAINS:
         return 0.0
     rivals = scores[(costs <= own).all(1)]
-    return max(0.0, float(rivals.max(initial=0.0) - np.quantile(gained, HOPE)))
+    return max(0.0, float(rivals.max(initial=0.0)) - hope(gained))
+
+
+def hope(gained: Floats) -> float:
+    """The gain that a network is given credit for; 0 where none is known."""
+    return max(0.0, float(np.quantile(gained, HOPE))) if len(gained) else 0.0
 
 
 def gains(records: Sequence[TrialRecord]) -> Floats:
@@ -60,10 +66,9 @@ def gains(records: Sequence[TrialRecord]) -> Floats:
     )
 
 
-def expected(halfway_score: float, records: Sequence[TrialRecord]) -> float:
-    """The score that a training would have ended with, on average."""
-    gained = gains(records)
-    return float(np.clip(halfway_score + (gained.mean() if len(gained) else 0.0), 0.0, 1.0))
+def hoped_for(halfway_score: float, records: Sequence[TrialRecord]) -> float:
+    """The score of a training that was left, had it gone well."""
+    return min(1.0, halfway_score + hope(gains(records)))
 
 
 def _costs(rules: Rules, cost: CostSummary) -> list[float]:

@@ -19,7 +19,7 @@ from nas.interrupts import no_interrupt
 from nas.progress import Progress
 from nas.run_folder import Status, TrialRecord, summarise, write_atomic, write_trials
 from nas.search.clock import Clock, reserved_s
-from nas.search.early_stopping import expected, hurdle
+from nas.search.early_stopping import hoped_for, hurdle
 from nas.search.rules import Rules, front_hypervolume, scored, training_seed
 from nas.search.standing import Standing, standing_of
 from nas.search.study import Study
@@ -87,7 +87,7 @@ class Search:
         return [record for record in self.study.records if record.status == "trained"]
 
     def go(self, trials: int | None) -> None:
-        """Runs until `trials` architectures are trained in all, or the finals need the time."""
+        """Runs until so many trainings have ended in all, or the finals need the time."""
         self.trials = trials
         with self.study.guarded():
             self._recover()
@@ -137,12 +137,11 @@ class Search:
 
     def _enough(self) -> bool:
         """Whether no further training should begin."""
-        if self._used_up() or self.deaths > MOST_DEATHS:
+        if self._used_up() or self.deaths > MOST_DEATHS or self._time_is_up():
             return True
+        ended = sum(record.status in ("trained", "stopped") for record in self.study.records)
         begun = len(self.pending) + len(self.study.elsewhere)
-        if self.trials is not None and len(self.trained) + begun >= self.trials:
-            return True
-        return self._time_is_up()
+        return self.trials is not None and ended + begun >= self.trials
 
     def _used_up(self) -> str:
         """Why nothing new is proposed any more; empty while there is hope."""
@@ -249,6 +248,10 @@ class Search:
             if record.status != "duplicate":
                 self.known[record.id] = record
                 self._tell_twins(record)
+        ours = {pending.id for pending in self.pending.values()}
+        for twin in [t for t in self.twins if t.id not in self.study.elsewhere | ours]:
+            self.twins.remove(twin)  # the run that trained its equal has died
+            self.study.put_back(twin.trial)
 
     def _tell_twins(self, record: TrialRecord) -> None:
         """What was drawn again while a network was trained takes over its score."""
@@ -307,12 +310,11 @@ class Search:
 
     def _store(self, pending: _Pending, trained: "Trained") -> None:
         """A training that has ended; what was drawn twice meanwhile takes over its score."""
-        score, halfway = trained.val_score, trained.halfway_score
+        score, halfway, reason = trained.val_score, trained.halfway_score, ""
         if score is None:
             reason = f"halfway at {halfway:.4f}, below {pending.hurdle:.4f}: no hope of the front"
-            self._tell(pending, "stopped", None, halfway, trained.train_s, reason)
-        else:
-            self._tell(pending, "trained", score, halfway, trained.train_s, "", trained.model)
+        status: Status = "stopped" if score is None else "trained"
+        self._tell(pending, status, score, halfway, trained.train_s, reason, trained.model)
         if pending.id in self.known:
             self._tell_twins(self.known[pending.id])
 
@@ -371,10 +373,10 @@ class Search:
         return self._model_file(record)
 
     def _values(self, record: TrialRecord) -> dict[str, float]:
-        """What a trial is told: of one that was left, the score that it would have had."""
+        """What a trial is told: of one that was left, the score that was hoped for."""
         score = record.val_score
         if score is None and record.halfway_score is not None:
-            score = expected(record.halfway_score, self.study.records)
+            score = hoped_for(record.halfway_score, self.study.records)
         values = self.rules.values(record.cost, score)
         return {name: values[name] for name in self.rules.objectives}
 

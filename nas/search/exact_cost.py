@@ -55,7 +55,7 @@ class Candidate:
         point, cost_point: what a `Surrogate` sees of it.
         shares: of the limits that its costs take, one an objective beside the error.
         child: whether it descends from the front.
-        error: 1 - validation score, or what is expected of one that was left halfway; None before
+        error: 1 - validation score, or what was hoped for of one that was left halfway; None before
             its training has ended.
     """
 

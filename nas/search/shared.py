@@ -85,8 +85,7 @@ class Shared:
             SQLAlchemyError: the server was lost meanwhile, and the lock with it, so that another
                 run may have had the same turn: what was done in it must be withdrawn.
         """
-        digest = hashlib.sha256(name.encode()).digest()
-        key = {"key": int.from_bytes(digest[:8], "little", signed=True)}
+        key = {"key": _lock_key(name)}
         with self.storage.engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT")
             if show is None:
@@ -181,9 +180,10 @@ class Shared:
         if now - self._well_since < self._grace_s or now - self._swept < SWEEP_S:
             return
         self._swept = now
-        with unwarned(), self.turn("sweep"):
-            for study in self._studies:
-                self._end_dead(study)
+        with unwarned(), self.storage.engine.begin() as connection:
+            if connection.execute(_TRY_SWEEP).scalar():  # else another run sweeps for all
+                for study in self._studies:
+                    self._end_dead(study)
 
     def _end_dead(self, study: optuna.Study) -> None:
         """Queues first and ends then: who dies in between leaves the trial to the next that looks.
@@ -193,9 +193,11 @@ class Shared:
         requeue = self.storage.get_heartbeat_stale_trial_callback()
         assert requeue is not None
         for trial_id in self.storage._get_stale_trial_ids(study._study_id):
-            requeue(study, self.storage.get_trial(trial_id))
-            with suppress(UpdateFinishedTrialError):  # its run was only late
-                self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
+            trial = self.storage.get_trial(trial_id)
+            if not trial.state.is_finished():
+                requeue(study, trial)
+                with suppress(UpdateFinishedTrialError):  # its run was only late
+                    self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
     def upload(self, file: Path, owner: Trial | optuna.Study) -> str:
         """Puts a file where the others find it by the name that is returned.
@@ -245,6 +247,15 @@ class Shared:
                 except (StorageInternalError, SQLAlchemyError):
                     self._well_since = time.monotonic()
                     break
+
+
+def _lock_key(name: str) -> int:
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:8], "little", signed=True)
+
+
+# Free again with the end of its transaction.
+_TRY_SWEEP = text(f"SELECT pg_try_advisory_xact_lock({_lock_key('sweep')})")
 
 
 def open_store(place: str) -> Store:
