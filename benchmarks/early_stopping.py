@@ -33,9 +33,9 @@ from nas.search.early_stopping import bar, hope
 from nas.search.pareto import hypervolume
 from nas.search.rules import training_seed
 from nas.training import metrics
-from nas.training.evaluate import Bench, prepare, recipe_of, taught
+from nas.training.evaluate import Bench, Halfway, prepare, recipe_of, taught
 from nas.training.lessons import read_lessons
-from nas.training.loop import predict, train
+from nas.training.loop import train
 from nas.training.recipe import HALFWAY, Recipe
 from nas.training.scoring import classify
 from nas.training.student import Student, to_integer
@@ -53,11 +53,9 @@ class Watched(Student):
 
     def watch(self, held: Bench, metric: metrics.Metric, steps: int) -> None:
         """From now on; scores go to `self.noted`, share of the steps -> score."""
-        self.held, self.metric, self.noted = held, metric, dict[float, float]()
+        self.judge, self.noted = Halfway(held, metric, hurdle=0.0), dict[float, float]()
         self.marks = {round(share * steps): share for share in SHARES}
         self.steps_seen = 0
-        rows = held.inputs["val"]
-        self.rows = {name: torch.from_numpy(x).permute(0, 3, 1, 2) for name, x in rows.items()}
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """As a student's."""
@@ -65,9 +63,9 @@ class Watched(Student):
             share = self.marks.get(self.steps_seen)
             self.steps_seen += 1
             if share is not None:
-                answers = predict(self, self.rows, self.held.training.scales).argmax(1).numpy()
-                labels, classes = self.held.labels["val"], self.held.task.classes
-                self.noted[share] = metrics.score(self.metric, labels, answers, classes)
+                self.judge(self)
+                assert self.judge.score is not None
+                self.noted[share] = self.judge.score
                 self.train()
         return super().forward(inputs)
 

@@ -43,9 +43,6 @@ COLUMNS = (*COLUMNS, "train_s", "refused", "duplicates", "commit")
 early_stopping.FEW_GAINS = sys.maxsize  # equal numbers of trainings, all of them whole
 
 
-early_stopping.FEW_GAINS = sys.maxsize  # equal numbers of trainings, all of them whole
-
-
 def search(chosen: argparse.Namespace, sampler: str, seed: int) -> dict[str, Any]:
     """One search; its row."""
     task = load_task(str(chosen.data))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.run_folder import CostSummary, TrialRecord
-from nas.search.rules import Rules
+from nas.search.rules import Rules, scored
 
 Floats = NDArray[np.float64]
 
@@ -29,11 +29,10 @@ def hurdle(rules: Rules, cost: CostSummary, records: Sequence[TrialRecord]) -> f
     """
     if rules.crosswise:
         return None
-    whole = [r for r in records if r.status == "trained" and r.val_score is not None]
-    scores = np.array([r.val_score for r in whole])
+    whole = scored([record for record in records if record.status == "trained"])
     own = np.array(_costs(rules, cost))
-    costs = np.array([_costs(rules, r.cost) for r in whole]).reshape(len(whole), len(own))
-    return bar(own, costs, scores, gains(records))
+    costs = np.array([_costs(rules, other) for other, _ in whole]).reshape(len(whole), len(own))
+    return bar(own, costs, np.array([score for _, score in whole]), gains(records))
 
 
 def bar(own: Floats, costs: Floats, scores: Floats, gained: Floats) -> float:
