@@ -6,8 +6,9 @@
 Optuna's default sampler; the budget is checked before training, and what does not fit is told with
 a penalty and costs no training; the same space, networks, teacher and integer scores as the search
 that it is compared with, and its recipe in torch's own parts: AdamW decays all parameters here, and
-OneCycleLR also moves the momentum. Batches by torch's DataLoader, one process. One JSON line a
-trained network. The teacher is given, its time counted for neither.
+OneCycleLR also moves the momentum. Convolutions and batch norm are torch's, too; the quantisers are
+our compiled loops. Batches by torch's DataLoader, one process. One JSON line a trained network. The
+teacher is given, its time counted for neither.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from nas.space import architecture_id
 from nas.training import metrics
 from nas.training.evaluate import Bench, prepare, recipe_of
 from nas.training.lessons import read_lessons
+from nas.training.linear_layer import LinearLayer
 from nas.training.scoring import classify
 from nas.training.student import Student, to_integer
 from nas.training.validation import judging
@@ -103,6 +105,7 @@ def main() -> None:
     parser.add_argument("--jsonl", type=Path, required=True)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    LinearLayer.fuses = lambda *_: False  # type: ignore[method-assign]
     torch.manual_seed(chosen.seed)
     warnings.simplefilter("ignore")  # OneCycleLR's first step
     task, profile = load_task(str(chosen.data), None), load_profile(chosen.device)

@@ -13,6 +13,9 @@ what else the machine does meets all of them. From the plain loop on each line a
     fused Adam   one operation for all parameters
     channels     maps with their channels last, pointwise convolutions as matrix products
     compiled     quantisers as compiled loops
+    layer        quantisers, convolution, batch norm and ReLU of a layer as one operation
+    pack of n    n students of one shape as one network, a student's share; empty where a pack is
+                 not made, see `packable.py`
 """
 
 import argparse
@@ -35,12 +38,15 @@ from nas.space import FixedTrial
 from nas.training import fused
 from nas.training.evaluate import Bench, prepare, recipe_of
 from nas.training.linear_layer import LinearLayer
+from nas.training.packable import packable
+from nas.training.packs import pack
 from nas.training.student import Student
 from nas.training.validation import judging
 from nas.training.workers import BANK_SEED
 from search_spaces import SPACES
 
-WAYS = ("plain", "in memory", "fused Adam", "channels", "compiled")
+PACKS = {"pack of 2": 2, "pack of 4": 4}
+WAYS = ("plain", "in memory", "fused Adam", "channels", "compiled", "layer", *PACKS)
 COLUMNS = ("data", "space", "macs", *WAYS)
 STEPS = 25  # of one measurement
 
@@ -61,6 +67,8 @@ def measures(way: str) -> Iterator[None]:
             held.enter_context(patch.object(LinearLayer, "_convolve", _convolve))
         if number < WAYS.index("compiled"):
             held.enter_context(patch.object(fused, "takes", lambda _: False))
+        if number < WAYS.index("layer"):
+            held.enter_context(patch.object(LinearLayer, "fuses", lambda *_: False))
         yield
 
 
@@ -68,18 +76,20 @@ def step_of(way: str, graph: Graph, bench: Bench) -> Callable[[], None]:
     """One training step."""
     recipe, data = recipe_of(bench, "accuracy", False, final=False), bench.training
     torch.manual_seed(0)
-    net = Student(graph, data.scales, dropout=recipe.dropout)
+    members = PACKS.get(way, 1)
+    nets = [Student(graph, data.scales, dropout=recipe.dropout) for _ in range(members)]
+    net = pack(nets) if members > 1 else nets[0]
     net.train()
     fused_adam = WAYS.index(way) >= WAYS.index("fused Adam")
     optimiser = torch.optim.AdamW(net.parameters(), recipe.peak_rate, fused=fused_adam)
     order = torch.channels_last if WAYS.index(way) >= WAYS.index("channels") else None
-    batches = _batches(way, bench, recipe.batch_size)
+    batches = _batches(way, bench, members * recipe.batch_size)
 
     def step() -> None:
         inputs, labels = next(batches)
         if order is None:
             inputs = {name: x.contiguous() for name, x in inputs.items()}
-        loss = F.cross_entropy(net(inputs), labels)
+        loss = F.cross_entropy(net(inputs), labels) * members
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -102,9 +112,10 @@ def _batches(way: str, bench: Bench, size: int) -> Iterator[tuple[dict[str, Any]
 
 
 def measured(graph: Graph, bench: Bench, rounds: int) -> dict[str, float]:
-    """Way -> milliseconds of CPU a step."""
-    steps = {way: step_of(way, graph, bench) for way in WAYS}
-    best = dict.fromkeys(WAYS, float("inf"))
+    """Way -> milliseconds of CPU a step and student."""
+    ways = [way for way in WAYS if way not in PACKS or packable(graph)]
+    steps = {way: step_of(way, graph, bench) for way in ways}
+    best = dict.fromkeys(ways, float("inf"))
     for _ in range(rounds):
         for way, step in steps.items():
             with measures(way):
@@ -113,7 +124,7 @@ def measured(graph: Graph, bench: Bench, rounds: int) -> dict[str, float]:
                 for _ in range(STEPS):
                     step()
                 taken = (time.process_time() - began) / STEPS * 1e3
-            best[way] = min(best[way], taken)
+            best[way] = min(best[way], taken / PACKS.get(way, 1))
     return best
 
 
@@ -136,7 +147,8 @@ def main() -> None:
             graph = space.sample(FixedTrial(first), bench.problem).lower()
             macs = sum(graph.macs(op) for op in graph.ops)
             found = measured(graph, bench, chosen.rounds)
-            rows.add({"data": file.stem, "space": name, "macs": macs, **found})
+            row = {"data": file.stem, "space": name, "macs": macs}
+            rows.add(row | dict.fromkeys(PACKS, "") | found)
             ratios = "  ".join(f"{way} {found['plain'] / ms:.2f}" for way, ms in found.items())
             print(f"{file.stem} {name}: {found['plain']:.1f} ms; times as fast: {ratios}")
 

@@ -1,4 +1,4 @@
-"""The compiled quantisers compute what the tensor operations do, in every order of memory."""
+"""The compiled layers.compute what the tensor operations do, in every order of memory."""
 
 import os
 from pathlib import Path
@@ -128,7 +128,7 @@ def test_without_a_compiler_operations_take_over(
 def test_a_library_is_compiled_once_and_for_one_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    what = ("nas.training", "quantisers.c", tmp_path, ("-O3", "-march=native"))
+    what = ("nas.training", "layers.c", tmp_path, ("-O3", "-march=native"))
     made = host_library(*what)
     assert made == library_file(*what) and os.listdir(tmp_path) == [made.name]
     monkeypatch.setattr(host_library_module, "find_host_compiler", lambda: pytest.fail("compiled"))

@@ -81,14 +81,24 @@ class FakePool:
         self.jobs: list[Training] = []
         self.replaced = 0
 
-    def submit(self, function: Any, job: Training) -> "Future[Any]":
-        self.jobs.append(job)
+    def submit(self, function: Any, job: Training | list[Training]) -> "Future[Any]":
         future: Future[Any] = Future()
+        if isinstance(job, list):  # as `train_several` does
+            self.jobs += job
+            future.set_result([self._answer_or_error(each) for each in job])
+            return future
+        self.jobs.append(job)
         try:
             future.set_result(self.answer(job))
         except Exception as error:
             future.set_exception(error)
         return future
+
+    def _answer_or_error(self, job: Training) -> Trained | FloatingPointError:
+        try:
+            return self.answer(job)
+        except FloatingPointError as error:
+            return error
 
     def replace(self) -> None:
         self.replaced += 1
@@ -281,11 +291,11 @@ class Dying(FakePool):
         super().__init__(score)
         self.deadly, self.at_submit = deadly, at_submit
 
-    def submit(self, function: Any, job: Training) -> "Future[Any]":
+    def submit(self, function: Any, job: Training | list[Training]) -> "Future[Any]":
         number = len(self.jobs)
         if number not in self.deadly:
             return super().submit(function, job)
-        self.jobs.append(job)
+        self.jobs += job if isinstance(job, list) else [job]
         if self.at_submit:
             raise BrokenProcessPool("a child process terminated abruptly")
         future: Future[Any] = Future()
@@ -533,8 +543,14 @@ def test_the_best_members_are_a_training_ahead_of_the_rest(tmp_path: Path) -> No
     assert [f.record for f in finalists] == FRONT[::-1], "the best first"
     best, rest = FRONT[:1:-1], FRONT[1::-1]
     assert len(best) == BEST == 4
-    turns = [(best, 1), (best, 2), (rest, 1), (best, 3), (rest, 2), (rest, 3)]
-    expected = [training_seed(0, record.id, turn) for some, turn in turns for record in some]
+    # What a candidate has after its first training is trained as one.
+    turns = [(best, (1,)), (best, (2, 3)), (rest, (1,)), (rest, (2, 3))]
+    expected = [
+        training_seed(0, record.id, turn)
+        for some, together in turns
+        for record in some
+        for turn in together
+    ]
     assert [job.seed for job in pool.jobs] == expected
     assert all(job.final for job in pool.jobs)
     for finalist in finalists:
@@ -605,6 +621,44 @@ def test_finals_of_an_earlier_session_are_taken_over(tmp_path: Path) -> None:
     none = FakePool(final_score)
     assert [f.scores for f in finals(none, tmp_path)] == [f.scores for f in again]
     assert none.jobs == []
+
+
+@pytest.mark.parametrize(
+    ("distil", "most_macs", "sizes"),
+    (
+        ("logits", 1000, {1, 2}),
+        ("features", 1000, {1}),  # features teach one at a time
+        ("logits", 0, {1}),  # a pack of large networks would keep one process as long as two
+    ),
+)
+def test_what_is_trained_as_one(
+    distil: Any, most_macs: int, sizes: set[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+
+    class Sizes(FakePool):
+        def submit(self, function: Any, job: Training | list[Training]) -> "Future[Any]":
+            assert isinstance(job, list)
+            seen.add(len(job))
+            return super().submit(function, job)
+
+    monkeypatch.setattr("nas.training.packable.MOST_MACS", most_macs)
+    pool: Any = Sizes(final_score)
+    given = replace(rules(), distil=distil)
+    train_finals(given, FRONT, pool, tmp_path, lambda: float("inf"), Progress(quiet=True))
+    assert seen == sizes and len(pool.jobs) == len(FRONT) * FINAL_SEEDS
+
+
+@pytest.mark.parametrize("lost", ({3}, {2}, {1, 3}, {1, 2, 3}))
+def test_only_the_missing_final_trainings_are_made(lost: set[int], tmp_path: Path) -> None:
+    finals(FakePool(final_score), tmp_path, count=2)
+    for repetition in lost:
+        (tmp_path / "trained" / f"{FRONT[1].id}.{repetition}.npz").unlink()
+    pool = FakePool(final_score)
+    again = finals(pool, tmp_path, count=2)
+    made = sorted(training_seed(0, FRONT[1].id, repetition) for repetition in lost)
+    assert sorted(job.seed for job in pool.jobs) == made
+    assert [set(f.scores) for f in again] == [SEEDS, SEEDS]
 
 
 def test_without_time_members_keep_the_search_training(tmp_path: Path) -> None:

@@ -439,8 +439,9 @@ def test_a_claim_whose_turn_was_lost_is_withdrawn(
             raise OperationalError("unlock", None, Exception("closed"))
 
     monkeypatch.setattr(ledger, "turn", turn)
-    job = finals._Race(rules(), [entry(1, 0.5, 4)], ledger, STANDING).claim([])
-    assert job is not None and len(side._leased) == 1, "the first claim gives no sign of life"
-    ledger.drop(job)
+    race = finals._Race(rules(), [entry(1, 0.5, 4)], ledger, STANDING)
+    jobs = race.claim([])
+    assert jobs and len(side._leased) == len(jobs), "the first claim gives no sign of life"
+    race.drop(jobs)
     assert not side._leased
     side.close()

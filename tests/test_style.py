@@ -24,7 +24,8 @@ MOST_FUNCTION_LINES = 60
 # Heavy libraries, and the modules of nas/ that may import them.
 CONFINED = {
     "torch": {"fake_quantise", "fused", "linear_layer", "mdcsa", "sequence_layers", "student"}
-    | {"hints", "low_bits", "loop", "evaluate", "teacher_training", "workers"},
+    | {"hints", "low_bits", "loop", "evaluate", "teacher_training", "workers"}
+    | {"fused_layer", "packs"},
     "optuna": {"exact_cost", "genes", "samplers", "study"}
     | {"meeting", "shared", "shared_ledger", "storage"},
     "sqlalchemy": {"meeting", "shared", "storage", "study"},

@@ -15,7 +15,7 @@ from nas.errors import DataError, RunError
 from nas.network.integer import IntegerModel
 from nas.space import FixedTrial
 from nas.training import evaluate, metrics
-from nas.training.evaluate import fit, prepare, recipe_of, train_student
+from nas.training.evaluate import Wanted, fit_pack, prepare, recipe_of, train_student
 from nas.training.lessons import Lessons
 from nas.training.loop import TrainingSet
 from nas.training.recipe import SEARCH_EPOCHS, Recipe, batch_size_for, student_steps
@@ -146,11 +146,11 @@ def test_no_row_is_judged_by_a_network_that_saw_it(
     seen: list[tuple[set[int], int]] = []
     answered: list[int] = []
 
-    def train_and_note(graph: Any, data: TrainingSet, used: Recipe, seed: int) -> IntegerModel:
+    def train_and_note(wanted: Any, data: TrainingSet, used: Recipe) -> list[IntegerModel]:
         clean = data.inputs["accel"][0].permute(0, 2, 3, 1).contiguous().numpy()
         seen.append(({rows[row.tobytes()] for row in clean}, used.steps))
         assert len(data.labels) == len(clean)
-        return fit(graph, data, Recipe(steps=2, batch_size=8), seed)
+        return fit_pack(wanted, data, Recipe(steps=2, batch_size=8))
 
     def classify_and_note(model: IntegerModel, inputs: Any) -> Any:
         asked = {rows[row.tobytes()] for row in inputs["accel"]}
@@ -158,7 +158,7 @@ def test_no_row_is_judged_by_a_network_that_saw_it(
         answered.extend(asked)
         return classify(model, inputs)
 
-    monkeypatch.setattr(evaluate, "fit", train_and_note)
+    monkeypatch.setattr(evaluate, "fit_pack", train_and_note)
     monkeypatch.setattr(evaluate, "classify", classify_and_note)
     graph = genes(bench).lower()
     search = train_student(bench, graph, recipe, "accuracy", None, 1)
@@ -197,12 +197,12 @@ def test_each_network_has_the_teacher_of_its_part(
     short = Recipe(steps=2, batch_size=8, distil_weight=0.7)
     taught: list[Any] = []
 
-    def note(graph: Any, data: TrainingSet, recipe: Recipe, seed: int) -> IntegerModel:
+    def note(wanted: Any, data: TrainingSet, recipe: Recipe) -> list[IntegerModel]:
         assert data.teacher is not None
         taught.append(data.teacher.numpy())
-        return fit(graph, data, short, seed)
+        return fit_pack(wanted, data, short)
 
-    monkeypatch.setattr(evaluate, "fit", note)
+    monkeypatch.setattr(evaluate, "fit_pack", note)
     graph = genes(bench).lower()
     train_student(bench, graph, short, "accuracy", Lessons(own), 3, final=True)
     assert (taught[-1] == own[0]).all() and len(taught) == 1 + FOLDS
@@ -219,7 +219,8 @@ def test_each_network_has_the_teacher_of_its_part(
 
 def test_a_file_without_answers_is_named(task: Task, tmp_path: Path) -> None:
     bench = prepare(task, judging(task, "split"), 0)
-    model = fit(genes(bench).lower(), bench.training, Recipe(steps=1, batch_size=8), 0)
+    one = [Wanted(genes(bench).lower(), 0)]
+    model = fit_pack(one, bench.training, Recipe(steps=1, batch_size=8))[0]
     file = tmp_path / "old.npz"
     file.write_bytes(model.to_bytes())
     with pytest.raises(RunError, match=r"old.npz: no answers to held-out rows .* start a new run"):

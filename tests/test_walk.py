@@ -22,7 +22,7 @@ from nas.search.rules import Rules
 from nas.search.walk import STANDING, Walk, descend, level_name, level_of, winners
 from nas.training.evaluate import Trained
 from nas.training.recipe import FINAL_FACTOR, FINAL_SEEDS
-from nas.training.workers import MOST_DEATHS, Training, hand_down, train
+from nas.training.workers import MOST_DEATHS, Training, hand_down, train, train_several
 
 TEACHER = Path("teacher.npz")
 Answer = Callable[[Training], Trained]
@@ -56,8 +56,9 @@ class WalkPool(FakePool):
             future: Future[Any] = Future()
             future.set_result(f"lessons of {job.name}".encode())
             return future
-        assert function is train
-        self.log.append((units(job), job.teacher.name))
+        jobs = job if function is train_several else [job]
+        assert function in (train, train_several)
+        self.log += [(units(each), each.teacher.name) for each in jobs]
         return super().submit(function, job)
 
 

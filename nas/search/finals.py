@@ -8,7 +8,8 @@ falls, those that it hid come up and are trained in turn. The loser's curse is t
 unlucky candidate is hidden by one that is no better, the more so as final trainings are longer and
 raise the scores of those who have had one. How much they raise them, and how differently, is known
 from these; whoever would be on the front with that much more has one final training, too. The best
-few go first. Of a candidate's trainings the one nearest to their mean ships, not the luckiest, and
+few go first; what a candidate has left after its first is trained as one network where that is
+faster. Of a candidate's trainings the one nearest to their mean ships, not the luckiest, and
 the interval counts the spread between seeds. A member that time did not reach keeps its training of
 the search, which the column `steps` of the front shows.
 """
@@ -27,11 +28,12 @@ import numpy as np
 from nas.interrupts import no_interrupt
 from nas.progress import Progress, clock
 from nas.run_folder import TrialRecord
-from nas.search.ledger import Job, Ledger, final_training, model_file
+from nas.search.ledger import Job, Ledger, Place, final_training, model_file
 from nas.search.rules import Rules, front_of, undominated
 from nas.search.walk import STANDING, Walk
+from nas.training.packable import packable
 from nas.training.recipe import FINAL_FACTOR, FINAL_SEEDS
-from nas.training.workers import MOST_DEATHS, Pool, train
+from nas.training.workers import MOST_DEATHS, Pool, Training, train_several
 
 BEST = 4  # members of the front that are a training ahead of the rest
 FEW_GAINS = 3  # candidates whose final trainings tell what one adds
@@ -99,20 +101,19 @@ def train_finals(
         The front by estimates, the best first.
     """
     race = _Race(rules, trained, ledger or Ledger(run), walk)
-    running: dict[Future[Any], Job] = {}
+    running: dict[Future[Any], list[Job]] = {}
     slowest, deaths = 0.0, 0
     while True:
         broken = False
         # A training that cannot end in time is not begun.
         while len(running) <= pool.count and left_s() > slowest and not broken:
-            job = race.claim(running.values())
-            if job is None:
+            jobs = race.claim([job for some in running.values() for job in some])
+            if not jobs:
                 break
             try:
-                teacher, _ = walk.teacher_of(rules, job[0].cost)
-                running[pool.submit(train, final_training(rules, job, teacher))] = job
+                running[pool.submit(train_several, race.trainings(jobs))] = jobs
             except BrokenProcessPool:  # a worker died since the last look
-                race.ledger.drop(job)
+                race.drop(jobs)
                 broken = True
         if not running and not broken:
             if not race.ledger.elsewhere or left_s() <= 0:
@@ -138,31 +139,34 @@ def train_finals(
     return race.front
 
 
-def _drop(race: "_Race", running: dict[Future[Any], Job]) -> None:
-    for job in running.values():
-        race.ledger.drop(job)
+def _drop(race: "_Race", running: dict[Future[Any], list[Job]]) -> None:
+    for jobs in running.values():
+        race.drop(jobs)
     running.clear()
 
 
 def _store(
-    race: "_Race", running: dict[Future[Any], Job], finished: Iterable[Future[Any]]
+    race: "_Race", running: dict[Future[Any], list[Job]], finished: Iterable[Future[Any]]
 ) -> tuple[float, bool]:
     """Stores what has finished; seconds of the slowest, and whether a worker died."""
     slowest, died = 0.0, False
     for future in finished:
         with no_interrupt():  # a result that left `running` must reach the disk
-            job = running.pop(future)
+            jobs = running.pop(future)
             try:
-                result = future.result()
-            except FloatingPointError:  # diverged, and would again
-                race.given_up.append(job)
-                race.ledger.drop(job)
+                results = future.result()
             except (BrokenProcessPool, CancelledError):
-                race.ledger.drop(job)
+                race.drop(jobs)
                 died = True
-            else:
-                slowest = max(slowest, result.train_s)
-                race.store(job, result.model, result.val_score)
+                continue
+            made = [result for result in results if not isinstance(result, FloatingPointError)]
+            slowest = max(slowest, sum(result.train_s for result in made))
+            for job, result in zip(jobs, results, strict=True):
+                if isinstance(result, FloatingPointError):  # diverged, and would again
+                    race.given_up.append(job)
+                    race.drop([job])
+                else:
+                    race.store(job, result.model, result.val_score)
     return slowest, died
 
 
@@ -216,24 +220,46 @@ class _Race:
         admitted = undominated(self.rules, hoped, [entries[i] for i in members])
         self.hidden = [(untried[i], hoped[i][1]) for i in np.flatnonzero(admitted)]
 
-    def claim(self, running: Collection[Job]) -> Job | None:
-        """The next final training, which no other run makes; None as in `next`."""
+    def trainings(self, jobs: Iterable[Job]) -> list[Training]:
+        """What a worker needs for the final trainings of one candidate."""
+        rules = self.rules
+        return [final_training(rules, j, self.walk.teacher_of(rules, j[0].cost)[0]) for j in jobs]
 
-        def choose() -> Job | None:
-            job = None
+    def drop(self, jobs: Iterable[Job]) -> None:
+        """Says that some final trainings are not made, after all."""
+        for job in jobs:
+            self.ledger.drop(job)
+
+    def claim(self, running: Collection[Job]) -> list[Job]:
+        """The next final trainings, which no other run makes, to be trained as one."""
+
+        def choose() -> list[Job]:
+            jobs: list[Job] = []
             try:
                 with self.ledger.turn():
                     self._learn()
-                    job = self.next(running)
-                    if job is not None:
+                    jobs = self._together(running)
+                    for job in jobs:
                         self.ledger.claim(job)
-            except BaseException:  # the turn was lost, and with it the claim
-                if job is not None:
+            except BaseException:  # the turn was lost, and with it the claims
+                for job in jobs:
                     self.ledger.withdraw(job)
                 raise
-            return job
+            return jobs
 
         return self.ledger.patiently(choose)
+
+    def _together(self, running: Collection[Job]) -> list[Job]:
+        """The next final training; with a candidate's second the rest of it, if that is faster."""
+        job = self.next(running)
+        if job is None:
+            return []
+        record, repetition = job
+        graph = self.rules.space.parse(record.architecture).lower()
+        if repetition == 1 or self.rules.distil == "features" or not packable(graph):
+            return [job]
+        left = _left(record.id, self.ledger.scores(record.id), self._begun(running))
+        return [(record, other) for other in left]
 
     def look(self, wait_s: float) -> None:
         """Takes over what other runs have finished by then."""
@@ -250,22 +276,29 @@ class _Race:
         Whoever has the fewest comes first, the best members one training ahead of the rest; the
         hidden have one, in the order of what is hoped for.
         """
-        begun = [(record.id, repetition) for record, repetition in (*running, *self.given_up)]
-        begun += self.ledger.elsewhere
+        begun = self._begun(running)
         turns = []
         for rank, member in enumerate(self.front):
-            taken = {r for identity, r in begun if identity == member.record.id}
-            taken |= member.scores.keys()
-            left = set(range(1, FINAL_SEEDS + 1)) - taken
+            left = _left(member.record.id, member.scores, begun)
             if left:
-                turn = len(taken) - (rank < BEST)
-                turns.append((turn, -member.estimate, member.record, min(left)))
+                turn = FINAL_SEEDS - len(left) - (rank < BEST)
+                turns.append((turn, -member.estimate, member.record, left[0]))
         for member, hoped in self.hidden:
             if all(identity != member.record.id for identity, _ in begun):
                 turns.append((0, -hoped, member.record, 1))
         if not turns:
             return None
         return min(turns, key=lambda turn: (*turn[:2], turn[2].number))[2:]
+
+    def _begun(self, running: Collection[Job]) -> list[Place]:
+        ours = [(record.id, repetition) for record, repetition in (*running, *self.given_up)]
+        return [*ours, *self.ledger.elsewhere]
+
+
+def _left(identity: str, finished: Collection[int], begun: Iterable[Place]) -> list[int]:
+    """Repetitions of a candidate that nobody has begun."""
+    taken = {repetition for other, repetition in begun if other == identity} | set(finished)
+    return [r for r in range(1, FINAL_SEEDS + 1) if r not in taken]
 
 
 def shipped_file(run: Path, finalist: Finalist) -> Path:

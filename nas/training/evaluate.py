@@ -6,6 +6,7 @@ split, or each part of the rows in turn (`validation.py`).
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,10 +23,11 @@ from nas.training.augment import make_bank, strength_for
 from nas.training.lessons import Lessons
 from nas.training.loop import Network, TrainingSet, predict, train, training_set
 from nas.training.metrics import Metric
+from nas.training.packs import pack, unpack
 from nas.training.recipe import Recipe, student_recipe
 from nas.training.scoring import classify
 from nas.training.student import Student, to_integer
-from nas.training.trained_file import pack
+from nas.training.trained_file import pack as pack_model
 from nas.training.validation import Judging
 
 
@@ -110,6 +112,19 @@ class Halfway:
         return self.score >= self.hurdle
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A student to be trained.
+
+    Attributes:
+        hurdle: score halfway below which its training is left; None does not look. Not crosswise.
+    """
+
+    graph: Graph
+    seed: int
+    hurdle: float | None = None
+
+
 def train_student(
     bench: Bench,
     graph: Graph,
@@ -120,56 +135,105 @@ def train_student(
     final: bool = False,
     hurdle: float | None = None,
 ) -> Trained:
-    """Trains the network of `graph` and scores its integers on the rows that judge.
+    """`train_pack` of one."""
+    wanted = [Wanted(graph, seed, hurdle)]
+    return train_pack(bench, wanted, recipe, metric, teacher, final)[0]
+
+
+def train_pack(
+    bench: Bench,
+    wanted: Sequence[Wanted],
+    recipe: Recipe,
+    metric: Metric,
+    teacher: Lessons | None,
+    final: bool = False,
+) -> list[Trained]:
+    """Trains the networks of some graphs as one and scores their integers on the rows that judge.
 
     Crosswise, a final training's model is trained on all rows, beside those that are judged; for
     a third of the time less, a search's is the first of those.
 
     Args:
-        hurdle: score halfway below which the training is left; None does not look. Not crosswise.
+        wanted: of one shape, if more than one; a pack is left halfway only where none of its
+            members shall go on.
+
+    Raises:
+        FloatingPointError: a training has diverged.
     """
     start = time.process_time()
     fold = bench.judging.fold
-    halfway = None if hurdle is None else Halfway(bench, metric, hurdle)
+    looks = [None if w.hurdle is None else Halfway(bench, metric, w.hurdle) for w in wanted]
     if fold is None:
-        net = student(graph, bench.training, recipe, seed)
-        if not train(net, taught(bench, teacher, 0), recipe, seed, halfway):
-            return Trained(None, None, time.process_time() - start, _seen(halfway))
-        model = to_integer(net)
-        answers = classify(model, bench.inputs["val"])
+        nets = _trained(wanted, taught(bench, teacher, 0), recipe, looks)
+        models = [to_integer(net) for net in nets]
+        answers = [classify(model, bench.inputs["val"]) for model in models]
     else:
-        model, answers = _fit_in_turn(bench, fold, graph, recipe, teacher, seed)
+        models, answers = _fit_in_turn(bench, fold, wanted, recipe, teacher)
         if final:
-            model = fit(graph, taught(bench, teacher, 0), recipe, seed)
-    score = metrics.score(metric, bench.labels["val"], answers, bench.task.classes)
-    seconds = time.process_time() - start
-    return Trained(pack(model, answers), score, seconds, _seen(halfway))
+            models = fit_pack(wanted, taught(bench, teacher, 0), recipe)
+    seconds = (time.process_time() - start) / len(wanted)
+    if not models:
+        return [Trained(None, None, seconds, _seen(look)) for look in looks]
+    labels, classes = bench.labels["val"], bench.task.classes
+    return [
+        Trained(pack_model(m, y), metrics.score(metric, labels, y, classes), seconds, _seen(look))
+        for m, y, look in zip(models, answers, looks, strict=True)
+    ]
 
 
 def _seen(halfway: Halfway | None) -> float | None:
     return None if halfway is None else halfway.score
 
 
+def _trained(
+    wanted: Sequence[Wanted],
+    data: TrainingSet,
+    recipe: Recipe,
+    looks: Sequence[Halfway | None],
+) -> list[Student]:
+    """The trained networks; none where they were left halfway."""
+    nets = [student(w.graph, data, recipe, w.seed) for w in wanted]
+    if len(nets) == 1:
+        return nets if train(nets[0], data, recipe, wanted[0].seed, looks[0]) else []
+    joined = pack(nets)
+
+    def goes_on(net: Network) -> bool:
+        unpack(joined, nets)
+        return any([look is None or look(net) for look, net in zip(looks, nets, strict=True)])
+
+    watched = goes_on if any(looks) else None
+    if not train(joined, data, recipe, [w.seed for w in wanted], watched):
+        return []
+    unpack(joined, nets)
+    return nets
+
+
 def _fit_in_turn(
     bench: Bench,
     fold: NDArray[np.int64],
-    graph: Graph,
+    wanted: Sequence[Wanted],
     recipe: Recipe,
     teacher: Lessons | None,
-    seed: int,
-) -> tuple[IntegerModel, NDArray[np.int64]]:
-    """The first network, and (n,) classes of the rows, each by one trained without its part."""
-    answers = np.empty(len(fold), np.int64)
-    models = []
+) -> tuple[list[IntegerModel], list[NDArray[np.int64]]]:
+    """The first networks, and (n,) classes of the rows, each by one trained without its part."""
+    answers = [np.empty(len(fold), np.int64) for _ in wanted]
+    first: list[IntegerModel] = []
     for part in np.unique(fold):
         held = fold == part
         steps = round(recipe.steps * (1 - held.mean()))  # as many epochs as with all rows
-        used = [source.name for source in graph.inputs]
+        used = [source.name for source in wanted[0].graph.inputs]
         data = taught(bench, teacher, 1 + int(part)).subset(~held, used)
-        models.append(fit(graph, data, replace(recipe, steps=steps), seed))
+        models = fit_pack(wanted, data, replace(recipe, steps=steps))
+        first = first or models
         inputs = {k: v[held] for k, v in bench.inputs["train"].items()}
-        answers[held] = classify(models[-1], inputs)
-    return models[0], answers
+        for model, answer in zip(models, answers, strict=True):
+            answer[held] = classify(model, inputs)
+    return first, answers
+
+
+def fit_pack(wanted: Sequence[Wanted], data: TrainingSet, recipe: Recipe) -> list[IntegerModel]:
+    """The integers of trainings that nobody leaves halfway."""
+    return [to_integer(net) for net in _trained(wanted, data, recipe, [None] * len(wanted))]
 
 
 def taught(bench: Bench, teacher: Lessons | None, number: int) -> TrainingSet:
@@ -182,13 +246,6 @@ def taught(bench: Bench, teacher: Lessons | None, number: int) -> TrainingSet:
         teacher=torch.from_numpy(answers),
         features=None if features is None else torch.from_numpy(features),
     )
-
-
-def fit(graph: Graph, data: TrainingSet, recipe: Recipe, seed: int) -> IntegerModel:
-    """The integers of one training."""
-    net = student(graph, data, recipe, seed)
-    train(net, data, recipe, seed)
-    return to_integer(net)
 
 
 def student(graph: Graph, data: TrainingSet, recipe: Recipe, seed: int) -> Student:

@@ -27,13 +27,15 @@ from nas.network.ops import (
     window_padding,
 )
 from nas.training.fake_quantise import quantise_weight, weight_scale
+from nas.training.fused import Window, takes
+from nas.training.fused_layer import SMALLEST_GAIN, Follow, Site, fused_layer
 from nas.training.low_bits import learned_quantise
 
 NORM_MOMENTUM = 0.1
 NORM_EPSILON = 1e-5
 RESIDUAL_GAIN = 0.5  # what a block adds starts at half its size, so that deep sums stay in range
 STEP_BIAS = (-4.0, 0.0)  # of a scan's dt: half-lives from one reading to some forty
-SMALLEST_GAIN = 1e-12  # of a dead channel: its bias still needs a grid
+LARGEST_WINDOWS = 1 << 19  # values of a batch; torch's convolutions are faster on larger maps
 LARGEST_BIAS = 1 << 24  # keeps accumulator + bias inside int32 whatever a dead channel's scale is
 
 
@@ -97,7 +99,13 @@ class LinearLayer(nn.Module):
         self.symmetric = (top, left) if (top, left) == (bottom, right) else None
         self.padding = (left, right, top, bottom)
         self.pointwise = self.groups == 1 and (*shape[1:3], *op.stride) == (1, 1, 1, 1)
+        rows, columns, _ = graph.shapes[op.name]
+        places = (*source, rows, columns, *shape[1:3], *op.stride, top, left)
+        self.window = None if self.pointwise else Window(0, *places)
+        gathered = self.window is not None and self.groups == 1
+        self.window_values = rows * columns * fan_in if gathered else 0  # of one map
         self.bits = op.weight_bits  # more for a while, where bits come down gradually
+        self.members: tuple[int, ...] = ()  # bits of each of several students packed into one
         self.log_scale: nn.Parameter | None = None
 
     def hold_bits(self, least: int) -> None:
@@ -151,6 +159,38 @@ class LinearLayer(nn.Module):
             bias = bias + (torch.round(bias / grid) * grid - bias).detach()
         shape = (1, -1, 1, 1)
         return y + bias.view(shape) if gain is None else y * gain.view(shape) + bias.view(shape)
+
+    def parts(self) -> list[str]:
+        """Names of the tensors that it trains or follows, (out, ...) each."""
+        names = ["weight", "bias", "mean", "variance"]
+        return names if self.gain is None else [*names, "gain"]
+
+    def fuses(self, x: Tensor) -> bool:
+        """Whether `fused` takes the layer for such an input; always in a pack."""
+        plain = takes(x) and self.log_scale is None
+        small = len(x) * self.window_values <= LARGEST_WINDOWS
+        return bool(self.members) or (plain and small)
+
+    def fused(
+        self,
+        x: Tensor,
+        in_scale: Callable[[], Tensor],
+        frozen: bool,
+        follow: Follow,
+    ) -> Tensor:
+        """The activation, after ReLU and its quantiser, in training; see `fused_layer`."""
+        gain: Tensor | None = self.gain
+        bias: Tensor = self.bias
+        norm, scale = None, None
+        if gain is not None and not frozen:
+            norm = (self.mean, self.variance, NORM_MOMENTUM, NORM_EPSILON)
+        else:
+            gain, bias = self.folded()
+            scale = in_scale()
+        bits = self.members or (self.bits,)
+        site = Site(self.window, self.groups > 1, bits, norm, scale, follow)
+        ones = torch.ones_like(bias) if gain is None else gain
+        return fused_layer(x, self.weight, ones, bias, site)
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.pointwise:  # several times faster than a convolution

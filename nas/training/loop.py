@@ -1,7 +1,7 @@
 """The training loop that teachers and students share: tensors in memory, no data loader."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,6 +19,7 @@ from nas.training.recipe import HALFWAY, Recipe
 from nas.training.student import Student
 
 Network: TypeAlias = Student | DualAttention
+Rows: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,13 @@ def train(
     net: Network,
     data: TrainingSet,
     recipe: Recipe,
-    seed: int,
+    seed: int | Sequence[int],
     goes_on: Callable[[Network], bool] | None = None,
 ) -> bool:
     """Trains `net` in place, on the modalities that its graph uses.
 
     Args:
+        seed: of the order of the rows; those of a pack's members, each with an order of its own.
         goes_on: is asked once, after `HALFWAY` of the steps, whether the rest shall be made; it
             may evaluate the network.
 
@@ -88,10 +90,10 @@ def train(
         Whether all steps were made.
 
     Raises:
-        FloatingPointError: the loss is no longer finite.
+        FloatingPointError: the loss is no longer finite; a pack's, if that of any member is not.
     """
-    torch.manual_seed(seed)  # dropout
-    rng = np.random.default_rng(seed)
+    seeds = [seed] if isinstance(seed, int) else seed
+    torch.manual_seed(seeds[0])  # dropout
     net.train()
     hint = _hint(net, data, recipe)
     optimiser = _optimiser(net, recipe)
@@ -99,26 +101,20 @@ def train(
         optimiser.add_param_group({"params": list(hint.parameters()), "weight_decay": 0.0})
     weights = _class_weights(data) if recipe.class_weighting else None
     copies, n = next(iter(data.inputs.values())).shape[:2]
-    order, position = rng.permutation(n), 0
-    batch_size = min(recipe.batch_size, n)
+    batches = zip(*(_batches(s, copies, n, recipe) for s in seeds), strict=True)
     frozen_from = round(recipe.steps * (1 - recipe.frozen_share))
     halfway = round(recipe.steps * HALFWAY)
-    for step in range(recipe.steps):
+    for step, drawn in enumerate(batches):
         if isinstance(net, Student) and net.quantised and step == frozen_from:
             net.freeze()
         if isinstance(net, Student) and recipe.gradual_share:
             net.hold_bits(least_bits(step / recipe.steps, recipe.gradual_share))
-        if position + batch_size > n:
-            order, position = rng.permutation(n), 0
-        rows = order[position : position + batch_size]
-        position += batch_size
-        which = rng.integers(0, copies, batch_size)
         for group in optimiser.param_groups:
             group["lr"] = recipe.peak_rate * _one_cycle(step / recipe.steps, recipe.warmup_share)
-        drawn = torch.from_numpy(which), torch.from_numpy(rows)
-        loss = _loss(net, data, recipe, weights, *drawn)
+        which, rows = (torch.from_numpy(np.concatenate(each)) for each in zip(*drawn, strict=True))
+        loss = _loss(net, data, recipe, weights, which, rows, len(seeds))
         if hint is not None and data.features is not None:
-            loss = loss + recipe.hint_weight * hint(net.features, data.features[drawn])
+            loss = loss + recipe.hint_weight * hint(net.features, data.features[which, rows])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -130,6 +126,19 @@ def train(
     _require_finite(loss, recipe.steps)
     net.eval()
     return True
+
+
+def _batches(seed: int, copies: int, n: int, recipe: Recipe) -> Iterator[tuple[Rows, Rows]]:
+    """(copies, rows) of every step, (batch,) each: all rows in turn, each of some copy."""
+    rng = np.random.default_rng(seed)
+    order, position = rng.permutation(n), 0
+    batch_size = min(recipe.batch_size, n)
+    for _ in range(recipe.steps):
+        if position + batch_size > n:
+            order, position = rng.permutation(n), 0
+        rows = order[position : position + batch_size]
+        position += batch_size
+        yield rng.integers(0, copies, batch_size), rows
 
 
 def _require_finite(loss: Tensor, step: int) -> None:
@@ -153,16 +162,21 @@ def _loss(
     weights: Tensor | None,
     which: Tensor,
     rows: Tensor,
+    members: int = 1,
 ) -> Tensor:
+    """The sum of the members' losses."""
     batch = {
         name: data.inputs[name][which, rows].float().mul_(data.scales[name]) for name in net.inputs
     }
-    logits = net(batch)
-    loss = F.cross_entropy(
-        logits, data.labels[rows], weight=weights, label_smoothing=recipe.label_smoothing
-    )
+    logits, labels = net(batch), data.labels[rows]
+    parts = [(logits, labels)]
+    if weights is not None:  # rows count by the weights of their own member's batch
+        parts = list(zip(logits.chunk(members), labels.chunk(members), strict=True))
+    smoothing = recipe.label_smoothing
+    losses = [F.cross_entropy(x, y, weight=weights, label_smoothing=smoothing) for x, y in parts]
+    loss = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
     if data.teacher is None or recipe.distil_weight == 0:
-        return loss
+        return members * loss
     t = recipe.temperature
     divergence = F.kl_div(
         F.log_softmax(logits / t, 1),
@@ -170,7 +184,8 @@ def _loss(
         reduction="batchmean",
         log_target=True,
     )
-    return (1 - recipe.distil_weight) * loss + recipe.distil_weight * t * t * divergence
+    loss = (1 - recipe.distil_weight) * loss + recipe.distil_weight * t * t * divergence
+    return members * loss
 
 
 def _optimiser(net: Network, recipe: Recipe) -> torch.optim.Optimizer:

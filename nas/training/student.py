@@ -38,6 +38,7 @@ from nas.network.ops import (
 )
 from nas.network.ranges import non_negative_groups
 from nas.training.fake_quantise import SMALLEST_SCALE, fake_quantise, follow_and_quantise
+from nas.training.fused_layer import Follow
 from nas.training.linear_layer import LinearLayer, integer_weights
 from nas.training.sequence_layers import (
     PositionsLayer,
@@ -152,16 +153,24 @@ class Student(nn.Module):
         """ReLU and the activation's fake quantiser, which in training also follows the range."""
         if not self.quantised:
             return F.relu(x) if relu else x
+        followed = self.follow(name, relu)
+        if followed is None:
+            zero = self.fixed[self.groups[name]].zero_point
+            return fake_quantise(x, self.scale(name), -128 - zero, 127 - zero)
+        if not self.training or self.frozen:
+            return fake_quantise(x, self.scale(name), *followed[3:])
+        return follow_and_quantise(x, *followed)
+
+    def follow(self, name: str, relu: bool) -> Follow | None:
+        """How the quantiser of a tensor follows its range; None where its scale is given."""
         group = self.groups[name]
         if group in self.fixed:
-            zero = self.fixed[group].zero_point
-            return fake_quantise(x, self.scale(name), -128 - zero, 127 - zero)
+            return None
         positive = self.non_negative[group]
         high = most = 255.0 if positive else self.most.get(group, 127.0)
         low = 0.0 if relu or positive else -high - 1.0
-        if not self.training or self.frozen:
-            return fake_quantise(x, self.scale(name), low, high)
-        return follow_and_quantise(x, self.ranges[group], RANGE_MOMENTUM, most, low, high)
+        momentum = 0.0 if self.frozen else RANGE_MOMENTUM
+        return self.ranges[group], momentum, most, low, high
 
 
 def fused_tensor(graph: Graph) -> str:
@@ -185,8 +194,13 @@ def feature_tensor(graph: Graph) -> str:
 
 
 def _linear(net: Student, op: Linear, xs: list[Tensor]) -> Tensor:
+    layer = net.layers[op.name]
+    assert isinstance(layer, LinearLayer)
     in_scale = partial(net.scale, op.inputs[0]) if net.quantised else None
-    y = net.layers[op.name](xs[0], in_scale, net.frozen)
+    follow = net.follow(op.name, op.relu) if net.training and in_scale is not None else None
+    if follow is not None and in_scale is not None and layer.fuses(xs[0]):
+        return layer.fused(xs[0], in_scale, net.frozen, follow)
+    y = layer(xs[0], in_scale, net.frozen)
     return net.activate(op.name, y, op.relu)
 
 

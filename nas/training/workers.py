@@ -10,9 +10,9 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,26 +151,58 @@ def ask_onnx(path: str) -> Any:
 
 def train(training: Training) -> Any:
     """A `Trained` student, trained in a worker."""
-    from nas.training.evaluate import recipe_of, train_student
+    from nas.training.evaluate import train_student
 
-    held, teacher = prepared(), None
-    if training.teacher is not None:
-        wanted = training.teacher, training.features
-        if _Process.teacher is None or _Process.teacher[:2] != wanted:
-            _Process.teacher = (*wanted, read_lessons(*wanted))
-        teacher = _Process.teacher[2]
-    distil, features = teacher is not None, training.features
-    recipe = recipe_of(held, training.metric, distil, training.final, features)
+    recipe, lessons = _taught(training)
     return train_student(
-        held,
+        prepared(),
         training.graph,
         recipe,
         training.metric,
-        teacher,
+        lessons,
         training.seed,
         training.final,
         training.hurdle,
     )
+
+
+def train_several(trainings: Sequence[Training]) -> Any:
+    """`Trained` students, or the error of each that diverged, trained in a worker.
+
+    Args:
+        trainings: alike but for bits, seed and hurdle; as one where that is possible.
+    """
+    from nas.training.evaluate import Wanted, train_pack
+    from nas.training.packs import joins
+
+    first = trainings[0]
+    recipe, lessons = _taught(first)
+    if len(trainings) > 1 and joins(recipe):
+        wanted = [Wanted(t.graph, t.seed, t.hurdle) for t in trainings]
+        with suppress(FloatingPointError):  # one of them has diverged: which?
+            return train_pack(prepared(), wanted, recipe, first.metric, lessons, first.final)
+    return [_or_error(training) for training in trainings]
+
+
+def _or_error(training: Training) -> Any:
+    try:
+        return train(training)
+    except FloatingPointError as error:
+        return error
+
+
+def _taught(training: Training) -> tuple[Any, Any]:
+    """The recipe of a training, and the lessons of its teacher, if any."""
+    from nas.training.evaluate import recipe_of
+
+    lessons = None
+    if training.teacher is not None:
+        wanted = training.teacher, training.features
+        if _Process.teacher is None or _Process.teacher[:2] != wanted:
+            _Process.teacher = (*wanted, read_lessons(*wanted))
+        lessons = _Process.teacher[2]
+    distil, features = lessons is not None, training.features
+    return recipe_of(prepared(), training.metric, distil, training.final, features), lessons
 
 
 def hand_down(model: Path) -> bytes:
