@@ -1,6 +1,8 @@
 """Many runs on one study: PostgreSQL in a temporary folder, runs in processes and side by side."""
 
 import importlib.util
+import io
+import logging
 import os
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.artifacts import Backoff
 from optuna.exceptions import StorageInternalError
 from optuna.samplers import RandomSampler
 from optuna.trial import Trial, TrialState
@@ -241,6 +244,50 @@ def test_a_store_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"--artifacts .*file/x: .*; give a folder"):
         open_store(str(tmp_path / "file" / "x"))
+
+
+class Bucket:
+    """Stands for Optuna's store of a bucket; `refusal` is raised by whatever is asked of it."""
+
+    refusal: Exception | None = None
+
+    def __init__(self, name: str) -> None:
+        self.name, self.asked, self.client = name, 0, self
+
+    def head_bucket(self, Bucket: str) -> None:
+        assert Bucket == self.name
+        self.write("", None)
+
+    def write(self, artifact: str, content: Any) -> None:
+        self.asked += 1
+        if self.refusal is not None:
+            raise self.refusal
+
+
+def test_a_bucket_that_does_not_answer_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_study, "Boto3ArtifactStore", Bucket)
+    assert isinstance(open_store("s3://mine"), Backoff)
+    monkeypatch.setattr(Bucket, "refusal", ValueError("Unable to locate credentials"))
+    expected = (
+        r"--artifacts s3://mine: .*\(Unable to locate credentials\); make it, or mend its name"
+    )
+    with pytest.raises(RunError, match=expected):
+        open_store("s3://mine")
+
+
+def test_a_bucket_that_fails_later_fails_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[logging.LogRecord] = []
+    logger, handler = logging.getLogger("optuna.artifacts._backoff"), logging.Handler()
+    monkeypatch.setattr(handler, "emit", told.append)
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(shared_study, "Boto3ArtifactStore", Bucket)
+    monkeypatch.setattr("optuna.artifacts._backoff.time.sleep", lambda _: None)
+    store = open_store("s3://mine")
+    refusal = ValueError("Could not connect to the endpoint")
+    monkeypatch.setattr(Bucket, "refusal", refusal)
+    with pytest.raises(ValueError, match="endpoint"):
+        store.write("a", io.BytesIO(b"x"))
+    assert told == [], "the error that is raised becomes the line"
 
 
 # ---------------------------------------------------------------- a server that is away

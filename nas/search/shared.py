@@ -8,6 +8,7 @@ dead. Files travel through an artifact store of Optuna's.
 """
 
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -262,17 +263,11 @@ def open_store(place: str) -> Store:
     """The artifact store of `--artifacts`.
 
     Raises:
-        RunError: the folder cannot be made.
+        RunError: the folder cannot be made, or the bucket not be reached.
         ToolMissing: a bucket is named and boto3 is not installed.
     """
     if place.startswith(S3):
-        try:
-            with unwarned():
-                return Backoff(Boto3ArtifactStore(place.removeprefix(S3).strip("/")))
-        except ImportError:
-            raise ToolMissing(
-                "boto3: not installed, and needed for --artifacts s3://…; pip install 'mcu-nas[s3]'"
-            ) from None
+        return _open_bucket(place)
     try:
         Path(place).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -280,6 +275,27 @@ def open_store(place: str) -> Store:
             f"--artifacts {place}: {error.strerror}; give a folder that every machine can write"
         ) from None
     return FileSystemArtifactStore(place)
+
+
+def _open_bucket(place: str) -> Backoff:
+    """What fails there is tried again for half a minute."""
+    bucket = place.removeprefix(S3).strip("/")
+    # Optuna would print a traceback at each attempt; the last failure is told, in one line.
+    logging.getLogger(Backoff.__module__).setLevel(logging.CRITICAL)
+    try:
+        with unwarned():
+            store = Boto3ArtifactStore(bucket)
+        store.client.head_bucket(Bucket=bucket)
+    except ImportError:
+        raise ToolMissing(
+            "boto3: not installed, and needed for --artifacts s3://…; pip install 'mcu-nas[s3]'"
+        ) from None
+    except Exception as error:  # of botocore, which is not installed everywhere
+        raise RunError(
+            f"--artifacts {place}: the bucket does not answer ({error}); make it, or mend its name,"
+            " the credentials or AWS_ENDPOINT_URL"
+        ) from None
+    return Backoff(store)
 
 
 def _is_lost(error: Exception) -> bool:
