@@ -14,7 +14,7 @@ from nas.deploy.host_library import host_library
 from nas.deploy.toolchain import cache_folder
 from nas.errors import NasError
 
-OPTIONS = ("-O3", "-march=native", "-ffp-contract=off")
+OPTIONS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno")
 POINTER, COUNT, REAL = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_float
 FOLLOWED = (POINTER, REAL, REAL, REAL, REAL)  # peaks, momentum, most, low, high
 ARGUMENTS = {
