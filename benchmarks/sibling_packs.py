@@ -11,14 +11,12 @@ the most. What counts is time: a pack takes `PACK_TIME` trainings. The table is 
 """
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 from rows import Rows
 from sampler_table import TABLE, rules
 from samplers import table_of
@@ -27,8 +25,6 @@ from scipy.stats import mannwhitneyu
 from nas.network.graph import Graph
 from nas.search.exact_cost import RANDOM_EVERY, RANDOM_FIRST, Candidate, ExactCostSampler, _points
 from nas.search.genes import draw_gene
-from nas.search.improvement import expected_improvement, least_errors
-from nas.search.surrogate import ERROR_FLOOR, Surrogate
 from nas.space import FixedTrial, Genes
 from nas.training.packable import shape_of
 
@@ -51,7 +47,7 @@ class Siblings(ExactCostSampler):
         others, model = self._others(pack[0]), self._model()
         while len(pack) < members and others:
             model.believe(_points(pack[-1:]))
-            pack.append(others.pop(self._best(model, pack, list(others.values()))))
+            pack.append(others.pop(self._most_promising(model, list(others.values()), pack)))
         return pack
 
     def _others(self, first: Candidate) -> dict[str, Candidate]:
@@ -74,15 +70,6 @@ class Siblings(ExactCostSampler):
     def _shape(self, genes: Genes) -> Graph:
         space, problem = self._rules.space, self._rules.problem
         return shape_of(space.sample(FixedTrial(genes), problem).lower())
-
-    def _best(self, model: Surrogate, pack: Sequence[Candidate], pool: Sequence[Candidate]) -> str:
-        """As `_choose`, with the pack believed."""
-        known = list({c.id: c for c in (*self._seen, *self._front, *pack)}.values())
-        errors = np.maximum(np.exp(model.predict(_points(known))[0]) - ERROR_FLOOR, 0.0)
-        best = least_errors(self._boxes, np.array([c.shares for c in known]), errors)
-        shares = np.array([c.shares for c in pool])
-        gains = expected_improvement(self._boxes, best, shares, *model.predict(_points(pool)))
-        return pool[int(gains.argmax())].id
 
     def tell(self, candidate: Candidate, score: float) -> None:
         """A training has ended."""

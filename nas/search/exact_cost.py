@@ -237,6 +237,16 @@ class ExactCostSampler(BaseSampler):
         model = self._model()
         if running:
             model.believe(_points(running))
+        return self._most_promising(model, pool, running)
+
+    def _most_promising(
+        self, model: Surrogate, pool: Sequence[Candidate], running: Sequence[Candidate]
+    ) -> str:
+        """The id of the candidate that is expected to enlarge the hypervolume the most.
+
+        Args:
+            model: of the error, with what is `running` believed.
+        """
         known = list({c.id: c for c in (*self._seen, *self._front, *running)}.values())
         errors = np.maximum(np.exp(model.predict(_points(known))[0]) - ERROR_FLOOR, 0.0)
         best = least_errors(self._boxes, np.array([c.shares for c in known]), errors)

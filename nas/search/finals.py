@@ -255,8 +255,9 @@ class _Race:
         if job is None:
             return []
         record, repetition = job
-        graph = self.rules.space.parse(record.architecture).lower()
-        if repetition == 1 or self.rules.distil == "features" or not packable(graph):
+        if repetition == 1 or self.rules.distil == "features":
+            return [job]
+        if not packable(self.rules.space.parse(record.architecture).lower()):
             return [job]
         left = _left(record.id, self.ledger.scores(record.id), self._begun(running))
         return [(record, other) for other in left]

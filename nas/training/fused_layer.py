@@ -53,8 +53,8 @@ class _Layer(torch.autograd.Function):
         maps = x.permute(0, 2, 3, 1).contiguous()
         y, left, right = _product(maps, held, site)
         spread = None
-        if site.norm is None:
-            bias = _on_grid(bias, gain, scales, site.in_scale)
+        if site.in_scale is not None:
+            bias = on_grid(bias, gain, scales, site.in_scale)
         else:
             spread = torch.empty_like(gain)
         out, inside = _activate(y, gain, bias, spread, site)
@@ -100,11 +100,15 @@ def _quantise_members(weight: Tensor, bits: tuple[int, ...]) -> tuple[Tensor, Te
     return held, kept, scales
 
 
-def _on_grid(bias: Tensor, gain: Tensor, scales: Tensor, in_scale: Tensor | None) -> Tensor:
-    """Biases rounded to what the integers' accumulators can hold."""
-    assert in_scale is not None
-    grid = (scales * gain.abs().clamp_min(SMALLEST_GAIN)).view(in_scale.numel(), -1)
-    grid = grid * in_scale.view(-1, 1)
+def on_grid(bias: Tensor, gain: Tensor | None, scales: Tensor, in_scale: Tensor) -> Tensor:
+    """Biases rounded to what the integers' accumulators can hold.
+
+    Args:
+        bias, gain, scales: (members x out,); scales are those of the weights.
+        in_scale: of the input, one or a member's.
+    """
+    sizes = scales if gain is None else scales * gain.abs().clamp_min(SMALLEST_GAIN)
+    grid = sizes.view(in_scale.numel(), -1) * in_scale.view(-1, 1)
     return torch.round(bias.view_as(grid) / grid).mul_(grid).view(-1)
 
 

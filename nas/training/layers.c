@@ -25,13 +25,19 @@ static float clamp(float value, float low, float high)
     return value > high ? high : value;
 }
 
+/* The nearest value on the grid, and whether it was not clipped. */
+static inline float on_grid(float value, float scale, float low, float high, uint8_t *inside)
+{
+    const float steps = round_even(value / scale), held = clamp(steps, low, high);
+    *inside = steps == held;
+    return held * scale;
+}
+
 static void quantise_by(float scale, const float *x, float *y, uint8_t *inside, size_t count,
                         float low, float high)
 {
     for (size_t i = 0; i < count; i++) {
-        const float steps = round_even(x[i] / scale), held = clamp(steps, low, high);
-        y[i] = held * scale;
-        inside[i] = steps == held;
+        y[i] = on_grid(x[i], scale, low, high, inside + i);
     }
 }
 
@@ -279,31 +285,37 @@ void depthwise_spread(const window_t *w, size_t members, const float *restrict w
     }
 }
 
-/* Means and variances of `rows` of `channels`. */
-static void moments(const float *restrict y, size_t rows, size_t channels, float *restrict means,
-                    float *restrict variances)
+/* Sums over rows of `x` and of its product with `y`, both less `shift`. */
+static void row_sums(const float *restrict x, const float *restrict y, const float *restrict shift,
+                     size_t rows, size_t channels, double *restrict sums, double *restrict products)
 {
-    double sums[channels], squares[channels];
-    float some[channels], some_squares[channels];
-    memset(sums, 0, sizeof sums);
-    memset(squares, 0, sizeof squares);
+    float some[channels], some_products[channels];
+    memset(sums, 0, channels * sizeof *sums);
+    memset(products, 0, channels * sizeof *products);
     for (size_t first = 0; first < rows; first += BLOCK) {
         const size_t end = rows - first < BLOCK ? rows : first + BLOCK;
         memset(some, 0, sizeof some);
-        memset(some_squares, 0, sizeof some_squares);
+        memset(some_products, 0, sizeof some_products);
         for (size_t row = first; row < end; row++) {
             for (size_t c = 0; c < channels; c++) {
-                /* From the first row, which is near the mean: squares lose nothing. */
-                const float apart = y[row * channels + c] - y[c];
-                some[c] += apart;
-                some_squares[c] += apart * apart;
+                const float value = x[row * channels + c] - shift[c];
+                some[c] += value;
+                some_products[c] += value * (y[row * channels + c] - shift[c]);
             }
         }
         for (size_t c = 0; c < channels; c++) {
             sums[c] += some[c];
-            squares[c] += some_squares[c];
+            products[c] += some_products[c];
         }
     }
+}
+
+/* Means and variances of `rows` of `channels`. */
+static void moments(const float *y, size_t rows, size_t channels, float *means, float *variances)
+{
+    double sums[channels], squares[channels];
+    /* From the first row, which is near the mean: squares lose nothing. */
+    row_sums(y, y, y, rows, channels, sums, squares);
     for (size_t c = 0; c < channels; c++) {
         const double apart = sums[c] / (double)rows;
         const double variance = squares[c] / (double)rows - apart * apart;
@@ -324,10 +336,8 @@ static void adjust_one(const float *restrict y, float *restrict out, uint8_t *re
     }
     const size_t count = rows * channels;
     const float scale = follow(peak, largest(out, count, low < 0), momentum, most);
-    for (size_t at = 0; at < count; at++) { /* in place: `quantise_by` expects another */
-        const float steps = round_even(out[at] / scale), held = clamp(steps, low, high);
-        out[at] = held * scale;
-        inside[at] = steps == held;
+    for (size_t at = 0; at < count; at++) { /* `quantise_by` is several times slower in place */
+        out[at] = on_grid(out[at], scale, low, high, inside + at);
     }
 }
 
@@ -372,43 +382,15 @@ void normalise(float *y, float *out, uint8_t *inside, size_t members, size_t row
     adjust(y, out, inside, members, rows, channels, gain, bias, peaks, momentum, most, low, high);
 }
 
-/* Sums over rows of a gradient and of its product with `y`. */
-static void gradient_sums(const float *restrict y, const float *restrict gradient, size_t rows,
-                          size_t channels, float *restrict of_gain, float *restrict of_bias)
-{
-    double gains[channels], biases[channels];
-    float some[channels], some_gains[channels];
-    memset(gains, 0, sizeof gains);
-    memset(biases, 0, sizeof biases);
-    for (size_t first = 0; first < rows; first += BLOCK) {
-        const size_t end = rows - first < BLOCK ? rows : first + BLOCK;
-        memset(some, 0, sizeof some);
-        memset(some_gains, 0, sizeof some_gains);
-        for (size_t row = first; row < end; row++) {
-            for (size_t c = 0; c < channels; c++) {
-                const float value = gradient[row * channels + c];
-                some[c] += value;
-                some_gains[c] += value * y[row * channels + c];
-            }
-        }
-        for (size_t c = 0; c < channels; c++) {
-            biases[c] += some[c];
-            gains[c] += some_gains[c];
-        }
-    }
-    for (size_t c = 0; c < channels; c++) {
-        of_gain[c] = (float)gains[c];
-        of_bias[c] = (float)biases[c];
-    }
-}
-
 /* Gradients of `adjust`, or where `scales` are given of `normalise`: `gradient` of its result becomes
    that of its input; `y` is what it left there. */
 void adjust_back(const float *y, const uint8_t *inside, float *gradient, size_t members,
                  size_t rows, size_t channels, const float *gain, const float *scales,
                  float *of_gain, float *of_bias)
 {
-    float factor[channels], slope[channels], offset[channels];
+    double biases[channels], gains[channels];
+    float factor[channels], slope[channels], offset[channels], nothing[channels];
+    memset(nothing, 0, sizeof nothing);
     for (size_t at = 0; at < members * rows * channels; at++) {
         gradient[at] = inside[at] ? gradient[at] : 0;
     }
@@ -416,8 +398,10 @@ void adjust_back(const float *y, const uint8_t *inside, float *gradient, size_t 
         const size_t start = m * channels;
         const float *const values = y + start * rows;
         float *const passed = gradient + start * rows;
-        gradient_sums(values, passed, rows, channels, of_gain + start, of_bias + start);
+        row_sums(passed, values, nothing, rows, channels, biases, gains);
         for (size_t c = 0; c < channels; c++) {
+            of_gain[start + c] = (float)gains[c];
+            of_bias[start + c] = (float)biases[c];
             factor[c] = gain[start + c] * (scales ? scales[start + c] : 1);
             slope[c] = scales ? of_gain[start + c] / (float)rows : 0;
             offset[c] = scales ? of_bias[start + c] / (float)rows : 0;

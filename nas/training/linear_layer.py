@@ -28,7 +28,7 @@ from nas.network.ops import (
 )
 from nas.training.fake_quantise import quantise_weight, weight_scale
 from nas.training.fused import Window, takes
-from nas.training.fused_layer import SMALLEST_GAIN, Follow, Site, fused_layer
+from nas.training.fused_layer import SMALLEST_GAIN, Follow, Site, fused_layer, on_grid
 from nas.training.low_bits import learned_quantise
 
 NORM_MOMENTUM = 0.1
@@ -154,9 +154,7 @@ class LinearLayer(nn.Module):
             )
         gain, bias = self.folded()
         if scale is not None and in_scale is not None:
-            size = 1.0 if gain is None else gain.abs().clamp_min(SMALLEST_GAIN)
-            grid = (in_scale() * scale.view(-1) * size).detach()
-            bias = bias + (torch.round(bias / grid) * grid - bias).detach()
+            bias = bias + (on_grid(bias, gain, scale.view(-1), in_scale()) - bias).detach()
         shape = (1, -1, 1, 1)
         return y + bias.view(shape) if gain is None else y * gain.view(shape) + bias.view(shape)
 
