@@ -6,8 +6,9 @@
 Optuna's default sampler; the budget is checked before training, and what does not fit is told with
 a penalty and costs no training; the same space, networks, teacher and integer scores as the search
 that it is compared with, and its recipe in torch's own parts: AdamW decays all parameters here, and
-OneCycleLR also moves the momentum. Convolutions and batch norm are torch's, too; the quantisers are
-our compiled loops. Batches by torch's DataLoader, one process. One JSON line a trained network. The
+OneCycleLR also moves the momentum. Batch norm and all but pointwise convolutions are torch's, too;
+those are our matrix products, the quantisers our compiled loops. Batches by torch's DataLoader, one
+process. One JSON line a trained network. The
 teacher is given, its time counted for neither.
 """
 

@@ -82,8 +82,8 @@ class Race:
 Curve = list[tuple[float, CostSummary, float]]  # seconds, cost, validation score of a network
 
 
-def search(race: Race, run: Path, length: Sequence[str]) -> Curve:
-    """Our search of some length (options): what it trained, and when.
+def search(race: Race, run: Path, length: Sequence[str]) -> tuple[Curve, int]:
+    """Our search of some length (options): what it trained, and when; how many it left halfway.
 
     One that was stopped is begun anew: the time from its last training to its end is not known.
     """
@@ -96,8 +96,13 @@ def search(race: Race, run: Path, length: Sequence[str]) -> Curve:
         shutil.rmtree(run, ignore_errors=True)
         subprocess.run(command, check=True, env=race.environment)
     with (run / "trials.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["status"] == "trained"]
-    return [(float(row["finished_s"]), read_cost(row), float(row["val_score"])) for row in rows]
+        rows = list(csv.DictReader(file))
+    curve = [
+        (float(row["finished_s"]), read_cost(row), float(row["val_score"]))
+        for row in rows
+        if row["status"] == "trained"
+    ]
+    return curve, sum(row["status"] == "stopped" for row in rows)
 
 
 def lessons_of(race: Race) -> Path:
@@ -155,7 +160,7 @@ def growth(rules: Rules, curve: Curve) -> Iterator[tuple[float, float]]:
 def row_of(race: Race) -> dict[str, Any]:
     """One race; the plain search has been run."""
     theirs, different = plain(race)
-    curve = search(race, race.ours, ["--minutes", str(race.minutes)])
+    curve, stopped = search(race, race.ours, ["--minutes", str(race.minutes)])
     rules = rules_of(race.device)
     *_, (_, goal) = growth(rules, theirs)
     steps = list(growth(rules, curve))
@@ -171,6 +176,7 @@ def row_of(race: Race) -> dict[str, Any]:
         "plain_different": different,
         "plain_hypervolume": goal,
         "trained": len(curve),
+        "stopped": stopped,
         "search_s": steps[-1][0],
         "hypervolume": steps[-1][1],
         "reached_s": reached,
