@@ -9,7 +9,8 @@ workers as wanted fit on one machine, and its score is made up. The server is th
 in a temporary folder. With --kill-every a random worker is killed with SIGKILL each so many seconds
 and another one started; with --restart-every the server is switched off and on. Afterwards the
 study is read without the search's code: every trial has ended, what was interrupted was queued
-again, and each worker's front is that of the trials.
+again, and each worker's front is that of the trials. Where no worker was killed, the trainings that
+the workers made are counted, too: more than the study has were made in vain.
 """
 
 import argparse
@@ -42,11 +43,12 @@ from nas.search import storage
 from nas.search.clock import Clock
 from nas.search.engine import Search
 from nas.search.genes import choices_of
+from nas.search.requeue import requeue
 from nas.search.rules import OBJECTIVES, nondominated, scored
 from nas.search.samplers import sampler_of
 from nas.search.shared import Shared
 from nas.search.storage import open_server
-from nas.search.study import STUDY_NAME, open_study, requeue
+from nas.search.study import STUDY_NAME, open_study
 from nas.search.trial_record import record_of
 from nas.space import FixedTrial, architecture_id
 from nas.training.workers import Training
@@ -183,6 +185,7 @@ def drill(server: Cluster, count: int, chosen: argparse.Namespace) -> dict[str, 
     join_after(url, chosen.grace_s)
     judged = judge(url, [output["front"] for output in outputs])
     busy_s = sum(output["wall_s"] for output in outputs)
+    in_vain = sum(output["trained"] for output in outputs) - judged["trained"]
     found = {
         "workers": count,
         "train_s": chosen.train_s,
@@ -190,6 +193,7 @@ def drill(server: Cluster, count: int, chosen: argparse.Namespace) -> dict[str, 
         "killed": killed,
         "restarted": restarted,
         "trained": judged["trained"],
+        "made_in_vain": None if killed else in_vain,
         "trained_per_hour": judged["trained"] / wall_s * 3600,
         "ideal_per_hour": count * 3600 / chosen.train_s,
         "database_share": sum(output["database_s"] for output in outputs) / busy_s,

@@ -263,7 +263,8 @@ class _Session:
         )
         if shared is None and study.records and not (self.run / "run.json").exists():
             raise RunError(f"{study.place}: holds the study of another run; choose another --out")
-        study.begin_with(self.rules.space.starts(self.rules.problem))
+        with study.guarded():
+            study.begin_with(self.rules.space.starts(self.rules.problem))
         write_json(self.run / "run.json", self.manifest)
         trained = [r for r in study.records if r.status == "trained"]
         self.clock.earlier_s = max(
@@ -326,6 +327,8 @@ class _Session:
                 )
             self._tell_late()
             write_briefs(self.run)  # now with what was proved
+        self.manifest["ended"] = now()  # not before it is verified; the report shows it
+        write_json(self.run / "run.json", self.manifest)
         write_report(self.run)
         require_equal(results)
 
@@ -355,7 +358,6 @@ class _Session:
         if deviation is None:
             notes.append("no architecture was trained twice: intervals count the sample size only")
         self.manifest |= {
-            "ended": now(),
             "elapsed_s": self.clock.elapsed_s(),
             "trials": {status: counts.count(status) for status in statuses},
             "hypervolume": front_hypervolume(self.rules, entries),

@@ -4,10 +4,11 @@ import importlib.util
 import io
 import logging
 import os
+import socket
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,14 +27,17 @@ from test_search import entry, rules
 
 from nas.cli import main
 from nas.errors import RunError, UsageError
+from nas.run_folder import TrialRecord, write_atomic
 from nas.search import finals
 from nas.search import shared as shared_study
+from nas.search.ledger import model_file
 from nas.search.meeting import about, meet, sources_hash
+from nas.search.requeue import requeue
 from nas.search.rules import OBJECTIVES
 from nas.search.shared import Shared, open_store
 from nas.search.shared_ledger import SharedLedger
 from nas.search.storage import open_server
-from nas.search.study import Study, open_study, requeue
+from nas.search.study import Study, open_study
 from nas.search.walk import STANDING
 from nas.training.teacher import Teacher
 
@@ -312,6 +316,10 @@ def test_what_needs_a_lost_server_waits_for_it(
     with monkeypatch.context() as patched, pytest.raises(RunError, match="was interrupted; start"):
         patched.setattr(shared_study, "is_interrupted", lambda: True)
         shared.patiently(action)
+    lost = iter([OperationalError("statement", None, Exception("closed"))])
+    with pytest.raises(RunError, match="was interrupted; start"):
+        shared.patiently(action)  # at the end of that run nobody waits a second time
+    assert shared.patiently(action) == 3
     monkeypatch.setattr(shared_study, "PATIENCE_S", -60.0)
     lost = iter([OperationalError("statement", None, Exception("closed"))] * 9)
     with pytest.raises(RunError, match=r"the database was away .*go on with --resume"):
@@ -319,6 +327,162 @@ def test_what_needs_a_lost_server_waits_for_it(
     with pytest.raises(StorageInternalError, match="refused"):
         shared.patiently(lambda: (_ for _ in ()).throw(StorageInternalError("refused")))
     shared.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems name these otherwise")
+def test_a_server_that_lost_its_power_is_noticed(url: str, tmp_path: Path) -> None:
+    """It sends nothing, so this machine's own side of the connection must give up."""
+    shared = joined(url, tmp_path)
+    with shared.storage.engine.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        with socket.socket(fileno=os.dup(driver.fileno())) as side:
+            names = ("TCP_USER_TIMEOUT", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+            options = (getattr(socket, name) for name in names)
+            held = [side.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+    assert held == [60_000, 30, 10, 3]
+    shared.close()
+
+
+def record_for(trial: Trial, number: int = 1) -> TrialRecord:
+    return replace(entry(number, 0.5, 4), number=trial.number)
+
+
+def writing(folder: Path, record: TrialRecord) -> Callable[[], Path]:
+    """Puts a model into the folder of a run."""
+
+    def write() -> Path:
+        write_atomic(model_file(folder, record.id, 0), b"model")
+        return model_file(folder, record.id, 0)
+
+    return write
+
+
+@contextmanager
+def away(server: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The server, for longer than anybody waits."""
+    with monkeypatch.context() as patched:
+        patched.setattr(shared_study, "RETRY_S", 0.0)
+        patched.setattr(shared_study, "PATIENCE_S", -1.0)
+        server.stop()
+        with pytest.raises(RunError, match="the database was away"):
+            yield
+    server.start()
+
+
+@pytest.mark.parametrize("meanwhile", ("nothing", "taken for dead", "deleted"))
+def test_what_ended_while_the_server_was_away_is_told_on_resuming(
+    meanwhile: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Cluster
+) -> None:
+    monkeypatch.setattr(shared_study, "SWEEP_S", 0.0)
+    run = tmp_path / "trained"
+    one = studied(url, tmp_path, monkeypatch)
+    trial = one.ask()
+    units(trial)
+    record = record_for(trial)
+    with away(server, monkeypatch):
+        one.finish(trial, record, {"ram": -1.0}, VALUES, writing(run, record))
+    assert one.shared is not None and one.records == []
+    one.shared.close()
+    if meanwhile == "taken for dead":
+        other = studied(url, tmp_path, monkeypatch)
+        jump(other, 1)
+        other.refresh()
+        assert other.shared is not None
+        other.shared.close()
+    if meanwhile == "deleted":
+        model_file(run, record.id, 0).unlink()
+    again = studied(url, tmp_path, monkeypatch)
+    kept = meanwhile == "nothing"
+    assert again.recover(lambda _: True, lambda _: VALUES, run) == (kept, 0)
+    assert [r.id for r in again.records] == [record.id] * kept
+    assert model_file(run, record.id, 0).exists() == kept
+    stored = again._study.get_trials()[trial.number]
+    if kept:
+        assert stored.state == TrialState.COMPLETE and stored.constraints == {"ram": -1.0}
+        again.fetch(record.id, tmp_path / "elsewhere.npz")
+        assert (tmp_path / "elsewhere.npz").read_bytes() == b"model"
+        assert again.recover(lambda _: True, lambda _: VALUES, run) == (0, 0)
+        assert [file.name for file in run.iterdir()] == [f"{record.id}.npz"]
+    assert again.shared is not None
+    again.shared.close()
+
+
+def test_a_final_training_that_ended_while_the_server_was_away_is_told_on_resuming(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Cluster
+) -> None:
+    side = joined(url, tmp_path / "store")
+    ledger, job = SharedLedger(tmp_path, side), (entry(1, 0.5, 4), 1)
+    with ledger.turn():
+        ledger.claim(job)
+    with away(server, monkeypatch):
+        ledger.add(job, b"model", 0.75, "teacher")
+    side.close()
+    side = joined(url, tmp_path / "store")
+    again = SharedLedger(tmp_path, side)
+    again.refresh()
+    assert again.scores(job[0].id) == {1: 0.75} and again.teachers(job[0].id) == {1: "teacher"}
+    assert [file.name for file in (tmp_path / "trained").iterdir()] == [f"{job[0].id}.1.npz"]
+    side.close()
+
+
+def test_what_was_told_before_the_server_was_lost_counts_once(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_study, "RETRY_S", 0.0)
+    held = studied(url, tmp_path, monkeypatch)
+    trial = held.ask()
+    units(trial)
+    tell, lost = trial.study.tell, iter((True,))
+
+    def told(*arguments: Any, **named: Any) -> Any:
+        tell(*arguments, **named)
+        if next(lost, False):
+            raise OperationalError("commit", None, Exception("closed"))
+
+    monkeypatch.setattr(trial.study, "tell", told)
+    record = record_for(trial)
+    assert held.finish(trial, record, {}, VALUES, writing(tmp_path, record))
+    assert held.refresh() == [] and [r.id for r in held.records] == [record.id]
+    assert held.shared is not None
+    held.shared.close()
+
+
+def test_a_trial_without_its_first_sign_of_life_is_put_back_at_once(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_study, "RETRY_S", 0.0)
+    held = studied(url, tmp_path, monkeypatch)
+    assert held.shared is not None
+    held.begin_with([{"units": 77}])
+    beat, lost = held.shared.storage.record_heartbeat, iter((True,))
+
+    def recorded(trial_id: int) -> None:
+        if next(lost, False):
+            raise OperationalError("insert", None, Exception("closed"))
+        beat(trial_id)
+
+    monkeypatch.setattr(held.shared.storage, "record_heartbeat", recorded)
+    held.patiently(held.ask)
+    held.refresh()
+    states = [trial.state for trial in held._study.get_trials()]
+    assert states == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
+    assert units(held.ask()) == 77
+    held.shared.close()
+
+
+def test_a_machine_that_slept_does_not_end_its_own_trials(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_study, "SWEEP_S", 0.0)
+    held = studied(url, tmp_path, monkeypatch)
+    trial = held.ask()
+    units(trial)
+    jump(held, 1)
+    held.refresh()
+    assert [t.state for t in held._study.get_trials()] == [TrialState.RUNNING]
+    assert held.finish(trial, record_for(trial), {}, VALUES)
+    assert held.shared is not None
+    held.shared.close()
 
 
 def test_a_turn_whose_lock_was_lost_fails(url: str, tmp_path: Path, server: Cluster) -> None:

@@ -14,8 +14,9 @@ from nas.cli import main
 from nas.errors import RunError
 from nas.progress import PROGRESS_FILE, Progress
 from nas.run_folder import CostSummary, Status, TrialRecord, locked, write_json
+from nas.search.clock import Clock
 from nas.search.rules import OBJECTIVES
-from nas.search.standing import describe_run, standing_of
+from nas.search.standing import Board, describe_run, standing_of
 
 NOW = datetime.datetime(2026, 11, 22, 3, 0, tzinfo=datetime.UTC)
 
@@ -93,6 +94,35 @@ def test_a_run_is_looked_at_from_outside(tmp_path: Path, monkeypatch: pytest.Mon
     assert "stopped" in describe_run(run, NOW)[0]
     write_json(run / "run.json", {"ended": "2026-11-22T02:59:59+00:00"})
     assert describe_run(run, NOW)[0] == f"{run}: finished; nas pick {run}"
+
+
+def boarded(run: Path) -> Board:
+    given = rules_for(*OBJECTIVES, flash_bytes=20_000)
+    return Board(given, Clock(600.0), Progress(quiet=True, run=run))
+
+
+def test_the_figures_of_the_last_session_stay_until_there_are_new_ones(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        boarded(tmp_path).show(RECORDS[:1], exactly=True)
+        Progress(quiet=True, run=tmp_path).status("teacher  1 of 5 members trained")
+        lines = describe_run(tmp_path, NOW)
+        assert "now          teacher  1 of 5 members trained" in lines
+        assert "trained      1, 3600 an hour" in lines
+        (tmp_path / PROGRESS_FILE).write_text("{")
+        Progress(quiet=True, run=tmp_path).status("teacher  1 of 5 members trained")
+        assert len(describe_run(tmp_path, NOW)) == 2, "what is torn is made anew"
+
+
+def test_at_its_end_a_search_shows_its_last_training(tmp_path: Path) -> None:
+    board = boarded(tmp_path)
+    board.show(RECORDS[:1])
+    board.show(RECORDS)
+    first = board.shown
+    assert first is not None and first.trained == 2
+    board.show(RECORDS, exactly=True)
+    assert board.shown is not None and board.shown.hypervolume > first.hypervolume > 0
+    held = json.loads((tmp_path / PROGRESS_FILE).read_text())["search"]
+    assert held["trained"] == 2 and held["hypervolume"] == board.shown.hypervolume
 
 
 def test_the_verb(

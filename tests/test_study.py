@@ -141,7 +141,7 @@ def test_a_sampler_prefers_what_is_feasible(tmp_path: Path) -> None:
 
 def recovered(folder: Path, holds: bool = True) -> tuple[Study, tuple[int, int]]:
     again = opened(folder, resume=True)
-    return again, again.recover(lambda _: holds, lambda _: VALUES)
+    return again, again.recover(lambda _: holds, lambda _: VALUES, folder)
 
 
 def test_resuming_returns_the_records_and_queues_what_ran(tmp_path: Path) -> None:

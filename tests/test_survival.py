@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -436,6 +437,25 @@ def test_a_run_is_stopped_three_times_and_ends_well(tmp_path: Path) -> None:
 
 def _holds_two(folder: Path, pattern: str) -> bool:
     return len(list(folder.glob(pattern))) >= 2
+
+
+def test_a_run_that_was_stopped_while_it_was_verified_has_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world, stopped = World(tmp_path), Mock(side_effect=KeyboardInterrupt)
+    command = ["search", "--data", str(world.data), "--trials", "1", "--device", "cortex-m4-32k"]
+    command += ["--workers", "1", "--no-distil", "--quiet", "--out", str(world.run)]
+    with monkeypatch.context() as patched:
+        patched.setattr("nas.run.check_runtimes", lambda _: None)
+        patched.setattr("nas.run.verify_run", stopped)
+        assert main(command) == 130
+    stopped.assert_called_once()
+    assert main(["status", str(world.run)]) == 0
+    assert "--resume goes on" in capsys.readouterr().out
+    assert main([*command, "--no-verify", "--resume"]) == 0
+    assert main(["status", str(world.run)]) == 0
+    said = capsys.readouterr().out
+    assert "finished; nas pick" in said and "trained      1," in said
 
 
 def test_a_disk_that_fills_up_loses_nothing(

@@ -35,6 +35,27 @@ class Clock:
         return self.deadline_s - (time.monotonic() - self.began_s)
 
 
+class Reserve:
+    """What of a search's time belongs to the end of its run, made anew with each training.
+
+    Attributes:
+        longest_s: of the trainings so far.
+    """
+
+    def __init__(self, rules: Rules, clock: Clock) -> None:
+        self._rules, self._clock = rules, clock
+        self._seen, self._seconds, self.longest_s = -1, 0.0, 0.0
+
+    def look(self, trained: Sequence[TrialRecord], workers: int) -> float:
+        """Seconds; none without a deadline."""
+        deadline_s = self._clock.deadline_s
+        if deadline_s is not None and self._seen != len(trained):
+            self._seen = len(trained)
+            self._seconds = reserved_s(self._rules, trained, workers, deadline_s)
+            self.longest_s = max((record.train_s for record in trained), default=0.0)
+        return self._seconds
+
+
 def reserved_s(rules: Rules, trained: Sequence[TrialRecord], workers: int, total_s: float) -> float:
     """Seconds to keep for the end: final trainings of today's front, export, verification, report.
 

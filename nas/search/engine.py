@@ -9,51 +9,34 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from nas.hardware.budget import Priced, price
+from nas.hardware.budget import price
 from nas.interrupts import no_interrupt
 from nas.progress import Progress
 from nas.run_folder import Status, TrialRecord, summarise, write_atomic, write_trials
-from nas.search.clock import Clock, reserved_s
+from nas.search.clock import Clock, Reserve
 from nas.search.early_stopping import hoped_for, hurdle
-from nas.search.rules import Rules, front_hypervolume, scored, training_seed
-from nas.search.standing import Standing, standing_of
+from nas.search.pending import Pending, has_ended
+from nas.search.rules import Rules, training_seed
+from nas.search.standing import Board
 from nas.search.study import Study
-from nas.space import Architecture, architecture_id
+from nas.space import architecture_id
 from nas.training.workers import MOST_DEATHS, Pool, Training, train
 
 if TYPE_CHECKING:
-    from optuna.trial import Trial
-
     from nas.training.evaluate import Trained
 
 Fate: TypeAlias = Literal["infeasible", "known", "twin", "new"]  # of a trial that was drawn
 
 ASKS_AT_ONCE = 8  # proposals between two looks at what the workers have finished
 WRITE_EVERY = 10  # trainings after which trials.csv is brought up to date; study.db always is
-HYPERVOLUME_EVERY = 5  # trainings between two times that the line's hypervolume is made anew
 EXPLORE_EVERY = 5  # of proposals in a row without a training, each fifth is drawn at random
 MOST_IDLE_ASKS = 400  # proposals in a row that fit and are known: the space is used up
 MOST_REFUSED = 4000  # proposals, since the last training, that do not fit: hardly any seems to
-
-
-@dataclass
-class _Pending:
-    """A trial whose training is under way.
-
-    Attributes:
-        hurdle: see `early_stopping`.
-    """
-
-    trial: "Trial"
-    id: str
-    architecture: Architecture
-    priced: Priced
-    hurdle: float | None = None
 
 
 class Search:
@@ -71,15 +54,13 @@ class Search:
         self.rules, self.study, self.pool, self.run = rules, study, pool, run
         self.clock, self.progress = clock, progress
         self.known: dict[str, TrialRecord] = {}
-        self.pending: dict[Future[Any], _Pending] = {}
-        self.twins: list[_Pending] = []  # drawn while an equal architecture is being trained
+        self.pending: dict[Future[Any], Pending] = {}
+        self.twins: list[Pending] = []  # drawn while an equal architecture is being trained
         self.trials: int | None = None
         self.idle_asks = self.refused = 0  # proposals since the last training; over a budget
         self.deaths = 0
-        self._shown: Standing | None = None
-        self._shown_size = -1  # records that it counts
-        self._hypervolume, self._measured = 0.0, 0  # after so many trainings
-        self._reserved: tuple[int, float] = (-1, 0.0)
+        self.board = Board(rules, clock, progress)
+        self.reserve = Reserve(rules, clock)
 
     @property
     def trained(self) -> list[TrialRecord]:
@@ -91,6 +72,7 @@ class Search:
         self.trials = trials
         with self.study.guarded():
             self._recover()
+            self.board.show(self.study.records, exactly=True)
             try:
                 self._loop()
                 if reason := self._used_up():
@@ -98,11 +80,10 @@ class Search:
             finally:
                 with no_interrupt():
                     self._close()
-                    self.study.close()
 
     def _recover(self) -> None:
         """Brings the study, and trials.csv, up to date with what a killed session left."""
-        told, queued = self.study.recover(self._holds, self._values)
+        told, queued = self.study.recover(self._holds, self._values, self.run / "trained")
         self.known = {r.id: r for r in self.study.records if r.status != "duplicate"}
         write_trials(self.run, self.study.records)
         if told or queued:
@@ -116,7 +97,7 @@ class Search:
             if self._time_is_up():
                 break
             proposed = True
-            while len(self.pending) <= self.pool.count and not self._enough():
+            while len(self.pending) < self._room() and not self._enough():
                 proposed = self._propose()
                 if not proposed:
                     break  # what has finished in the meantime comes first
@@ -124,16 +105,26 @@ class Search:
         self._drain()
 
     def _close(self) -> None:
-        """Stores what has just finished; what is under way goes back into the queue."""
-        for future, pending in self.pending.items():
-            if future.done() and not future.cancelled() and future.exception() is None:
-                self._store(pending, future.result())
-            else:
-                self.study.put_back(pending.trial)
+        """Stores what has just finished; what is under way goes back into the queue.
+
+        A failure keeps nothing else from being tried; what is registered last is done first.
+        """
+        with ExitStack() as tasks:
+            tasks.callback(self.study.close)
+            tasks.callback(self.board.show, self.study.records, exactly=True)
+            tasks.callback(write_trials, self.run, self.study.records)
+            tasks.callback(self.study.patiently, self.study.collect_abandoned)
+            tasks.callback(self._forget_twins)
+            for future, pending in self.pending.items():
+                if not has_ended(future):
+                    tasks.callback(self._put_back, pending)
+            for future, pending in self.pending.items():
+                if has_ended(future):
+                    tasks.callback(self._store, pending, future.result())
+
+    def _forget_twins(self) -> None:
         for twin in self.twins:
-            self.study.forget(twin.trial)
-        self.study.collect_abandoned()
-        write_trials(self.run, self.study.records)
+            self.study.patiently(partial(self.study.forget, twin.trial))
 
     def _enough(self) -> bool:
         """Whether no further training should begin."""
@@ -156,13 +147,19 @@ class Search:
 
     def _time_is_up(self) -> bool:
         """Whether what is left of the time belongs to the finals and the export."""
-        if self.clock.deadline_s is None:
-            return False
-        trained = self.trained
-        if self._reserved[0] != len(trained):
-            seconds = reserved_s(self.rules, trained, self._trainers(), self.clock.deadline_s)
-            self._reserved = (len(trained), seconds)
-        return self.clock.left_s() < self._reserved[1]
+        return self._left_s() < 0
+
+    def _room(self) -> int:
+        """Trainings that may be under way.
+
+        One of them waits for a process, so that none is idle; not where it may not have begun by
+        the time that belongs to the finals, as a pool begins whatever it has once been given.
+        """
+        return self.pool.count + (self._left_s() > self.reserve.longest_s)
+
+    def _left_s(self) -> float:
+        """Seconds left for the search."""
+        return self.clock.left_s() - self.reserve.look(self.trained, self._trainers())
 
     def _trainers(self) -> int:
         """Processes that the final trainings are dealt out to, those of other runs included.
@@ -173,13 +170,11 @@ class Search:
         return count + len(self.study.elsewhere) * count // (count + 1)
 
     def _drain(self) -> None:
-        """Waits for what is running, which keeps its process busy anyway; drops what is queued."""
-        for future, pending in list(self.pending.items()):
-            if future.cancel():
-                del self.pending[future]
-                self.study.put_back(pending.trial)
+        """Waits for what is running; what time runs out for keeps nobody waiting."""
         while self.pending and self.clock.left_s() > 0:
             self._collect()
+        if self.pending:
+            self.pool.replace()
 
     def _propose(self) -> bool:
         """Draws a few trials until one has to be trained; whether one was handed to a worker.
@@ -208,13 +203,13 @@ class Search:
             self.idle_asks += 1
         return False
 
-    def _draw(self) -> tuple[_Pending, Fate] | None:
+    def _draw(self) -> tuple[Pending, Fate] | None:
         """A trial, and what becomes of it; None if no further training should begin."""
         trial = self.study.ask(explore=self.idle_asks % EXPLORE_EVERY == EXPLORE_EVERY - 1)
         try:
             architecture = self.rules.space.sample(trial, self.rules.problem)
             priced = price(architecture.lower(), self.rules.profile)
-            pending = _Pending(trial, architecture_id(architecture), architecture, priced)
+            pending = Pending(trial, architecture_id(architecture), architecture, priced)
             if max(self.rules.budget.excess(priced.cost).values()) > 0:
                 return pending, "infeasible"
             with self.study.turn():
@@ -226,7 +221,7 @@ class Search:
             raise
         return None if fate is None else (pending, fate)
 
-    def _decide(self, pending: _Pending) -> Fate | None:
+    def _decide(self, pending: Pending) -> Fate | None:
         """What becomes of a network that fits: one to be trained is claimed in this run's turn.
 
         None if other runs have meanwhile begun the last that is wanted.
@@ -250,8 +245,8 @@ class Search:
                 self._tell_twins(record)
         ours = {pending.id for pending in self.pending.values()}
         for twin in [t for t in self.twins if t.id not in self.study.elsewhere | ours]:
-            self.twins.remove(twin)  # the run that trained its equal has died
-            self.study.put_back(twin.trial)
+            self.study.put_back(twin.trial)  # the run that trained its equal has died
+            self.twins.remove(twin)
 
     def _tell_twins(self, record: TrialRecord) -> None:
         """What was drawn again while a network was trained takes over its score."""
@@ -259,12 +254,12 @@ class Search:
             self.twins.remove(twin)
             self._tell_again(twin, record)
 
-    def _tell_again(self, pending: _Pending, known: TrialRecord) -> None:
+    def _tell_again(self, pending: Pending, known: TrialRecord) -> None:
         """A trial of an architecture whose training has ended; a failed one would fail again."""
         status: Status = "failed" if known.status == "failed" else "duplicate"
         self._tell(pending, status, known.val_score, known.halfway_score, reason=known.reason)
 
-    def _submit(self, pending: _Pending) -> None:
+    def _submit(self, pending: Pending) -> None:
         rules = self.rules
         cost = summarise(pending.priced.graph, pending.priced.cost)
         pending.hurdle = hurdle(rules, cost, self.study.records)
@@ -306,9 +301,9 @@ class Search:
         if lost:
             self._revive(lost)
         self.study.patiently(self._learn)
-        self._show()
+        self.board.show(self.study.records)
 
-    def _store(self, pending: _Pending, trained: "Trained") -> None:
+    def _store(self, pending: Pending, trained: "Trained") -> None:
         """A training that has ended; what was drawn twice meanwhile takes over its score."""
         score, halfway, reason = trained.val_score, trained.halfway_score, ""
         if score is None:
@@ -318,21 +313,27 @@ class Search:
         if pending.id in self.known:
             self._tell_twins(self.known[pending.id])
 
-    def _revive(self, lost: Sequence[_Pending]) -> None:
+    def _revive(self, lost: Sequence[Pending]) -> None:
         """A worker was killed: a new pool, and everything that was under way once more.
 
         After too many deaths the search ends, so that what it has found still becomes a front.
         """
         self.deaths += 1
-        again = [*lost, *self.pending.values()]
-        self.pending.clear()
+        again = list(lost)
+        for future, pending in list(self.pending.items()):
+            with no_interrupt():
+                del self.pending[future]
+                if has_ended(future):
+                    self._store(pending, future.result())
+                else:
+                    again.append(pending)
         self.pool.replace()
         if self.deaths <= MOST_DEATHS:
             for pending in again:
                 self._submit(pending)
             return
         for pending in again:
-            self.study.put_back(pending.trial)
+            self._put_back(pending)
         self.progress.say(
             f"search: {self.deaths} worker processes were killed, probably for memory; it ends"
             " here: use fewer --workers and --resume to go on"
@@ -340,7 +341,7 @@ class Search:
 
     def _tell(
         self,
-        pending: _Pending,
+        pending: Pending,
         status: Status,
         score: float | None = None,
         halfway: float | None = None,
@@ -386,15 +387,5 @@ class Search:
     def _holds(self, record: TrialRecord) -> bool:
         return record.status != "trained" or self._model_file(record).exists()
 
-    def _show(self) -> None:
-        times = self.clock.elapsed_s(), self.clock.left_s()
-        records = self.study.records
-        if self._shown is None or len(records) != self._shown_size:
-            self._shown_size = len(records)
-            trained = self.trained
-            if self._shown is None or len(trained) >= self._measured + HYPERVOLUME_EVERY:
-                self._hypervolume = front_hypervolume(self.rules, scored(trained))
-                self._measured = len(trained)
-            self._shown = standing_of(self.rules, records, self._hypervolume)
-        self.progress.figures({"search": self._shown.to_json(*times)})
-        self.progress.status(self._shown.line(*times))
+    def _put_back(self, pending: Pending) -> None:
+        self.study.patiently(partial(self.study.put_back, pending.trial))

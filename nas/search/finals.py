@@ -106,7 +106,10 @@ def train_finals(
     while True:
         broken = False
         # A training that cannot end in time is not begun.
-        while len(running) <= pool.count and left_s() > slowest and not broken:
+        while len(running) <= pool.count and not broken:
+            waits = len(running) == pool.count  # for one of the others to end
+            if left_s() <= slowest * (1 + waits):
+                break
             jobs = race.claim([job for some in running.values() for job in some])
             if not jobs:
                 break
@@ -135,6 +138,8 @@ def train_finals(
         if left_s() <= 0:
             break
         _show(progress, race.front, left_s())
+    if running:
+        pool.replace()  # what comes next must not wait for trainings that nobody wants any more
     _drop(race, running)
     return race.front
 

@@ -17,9 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nas.errors import RunError
 from nas.manifest import SAME_ON_RESUME, shown_storage
+from nas.search.requeue import requeue
 from nas.search.shared import Shared
 from nas.search.storage import open_server, reason_of
-from nas.search.study import create_study, requeue
+from nas.search.study import create_study
 from nas.training.teacher import Teacher
 
 ABOUT, TEACHER = "about", "teacher"  # attributes of the study

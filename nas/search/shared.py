@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,6 +39,7 @@ from sqlalchemy.exc import (
 from nas.errors import RunError, ToolMissing
 from nas.interrupts import is_interrupted
 from nas.run_folder import write_atomic
+from nas.search.delivery import ARTIFACT, Delivery, kept_deliveries
 from nas.search.storage import reason_of, unwarned
 
 PATIENCE_S = 600.0  # for which a server may be away
@@ -67,6 +69,7 @@ class Shared:
         self._leased: dict[int, None] = {}
         self._greeted: set[int] = set()
         self._well_since = self._swept = time.monotonic()
+        self._gave_up = ""  # why a server is not waited for a second time, at a run's end
         self._closed = threading.Event()
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -115,36 +118,38 @@ class Shared:
         lost_s: float | None = None
         while True:
             try:
-                return action()
+                done = action()
             except (StorageInternalError, SQLAlchemyError) as error:
                 with suppress(SQLAlchemyError):
                     self.storage.remove_session()  # which may hang in a transaction that is gone
                 if not _is_lost(error):
                     raise
                 reason = reason_of(error)
-                if lost_s is not None and time.monotonic() - lost_s > PATIENCE_S:
-                    raise RunError(
-                        f"the database was away for {PATIENCE_S / 60:.0f} minutes"
-                        f" ({reason}); start it and go on with --resume"
-                    ) from None
-            self._well_since = time.monotonic()
-            if lost_s is None:
-                self._say(
-                    "the database does not answer; waiting for it, up to"
-                    f" {PATIENCE_S / 60:.0f} minutes"
-                )
-                lost_s = time.monotonic()
-            time.sleep(RETRY_S)
-            if is_interrupted():
-                raise RunError(
-                    f"the database is away ({reason}) and waiting for it was interrupted; start"
-                    " it and go on with --resume"
-                )
+            else:
+                self._gave_up = ""
+                return done
+            if lost_s is not None and time.monotonic() - lost_s > PATIENCE_S:
+                minutes = f"{PATIENCE_S / 60:.0f} minutes"
+                self._gave_up = f"the database was away for {minutes} ({reason})"
+            elif not self._gave_up:
+                self._well_since = time.monotonic()
+                if lost_s is None:
+                    self._say(
+                        "the database does not answer; waiting for it, up to"
+                        f" {PATIENCE_S / 60:.0f} minutes"
+                    )
+                    lost_s = time.monotonic()
+                time.sleep(RETRY_S)
+                if is_interrupted():
+                    what = f"the database is away ({reason})"
+                    self._gave_up = f"{what} and waiting for it was interrupted"
+            if self._gave_up:
+                raise RunError(f"{self._gave_up}; start it and go on with --resume")
 
     def lease(self, trial: Trial) -> None:
         """Signs of life for a trial from now on."""
-        self._leased[trial._trial_id] = None
         self.storage.record_heartbeat(trial._trial_id)
+        self._leased[trial._trial_id] = None
 
     def release(self, trial: Trial | FrozenTrial) -> None:
         """No more signs of life: the trial has ended, or others may have it after the grace."""
@@ -194,11 +199,47 @@ class Shared:
         requeue = self.storage.get_heartbeat_stale_trial_callback()
         assert requeue is not None
         for trial_id in self.storage._get_stale_trial_ids(study._study_id):
+            if trial_id in self._leased:  # this machine slept; the next sign of life is under way
+                continue
             trial = self.storage.get_trial(trial_id)
             if not trial.state.is_finished():
                 requeue(study, trial)
                 with suppress(UpdateFinishedTrialError):  # its run was only late
                     self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
+
+    def deliver(self, trial: Trial, given: Delivery) -> bool:
+        """Tells a trial of its training; whether it was still this run's to end.
+
+        If not, another run makes the training, or has made it, and the model here goes.
+
+        Raises:
+            RunError: the disk or the artifact store refuses, or the server stays away.
+        """
+        given.keep()
+        with unwarned():
+            told = self.patiently(partial(self._tell, trial, given))
+        if not told:
+            given.model.unlink(missing_ok=True)
+        given.forget()
+        self.release(trial)
+        return told
+
+    def _tell(self, trial: Trial, given: Delivery) -> bool:
+        with suppress(UpdateFinishedTrialError):
+            for name, value in given.constraints.items():
+                trial.set_constraint(name, value)
+            for key, attribute in given.attributes.items():
+                trial.set_user_attr(key, attribute)
+            trial.set_user_attr(ARTIFACT, self.upload(given.model, trial))
+            trial.study.tell(trial.number, given.values, skip_if_finished=True)
+        # Other runs only fail it. A server that was lost over it may have been told all the same.
+        return self.storage.get_trial(trial._trial_id).state == TrialState.COMPLETE
+
+    def deliver_kept(self, study: optuna.Study, folder: Path) -> int:
+        """Tells what earlier sessions of a run could not; how many were still its own."""
+        trials = study.get_trials(deepcopy=False)
+        kept = kept_deliveries(folder, study.study_name)
+        return sum(self.deliver(Trial(study, trials[each.trial]._trial_id), each) for each in kept)
 
     def upload(self, file: Path, owner: Trial | optuna.Study) -> str:
         """Puts a file where the others find it by the name that is returned.

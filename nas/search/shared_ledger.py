@@ -2,19 +2,20 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.run_folder import write_atomic
+from nas.search.delivery import ARTIFACT, Delivery
 from nas.search.ledger import Job, Ledger, Place, T, model_file
 from nas.search.shared import Shared
 from nas.search.storage import unwarned
 
 FINALS_NAME = "nas finals"
-JOB, TAUGHT_BY, ARTIFACT = "job", "taught_by", "model"  # attributes of its trials
+JOB, TAUGHT_BY = "job", "taught_by"  # attributes of its trials
 
 
 class SharedLedger(Ledger):
@@ -32,6 +33,7 @@ class SharedLedger(Ledger):
             )
         )
         shared.watch(self._study)
+        shared.patiently(partial(shared.deliver_kept, self._study, self._folder))
         self._claims: dict[Place, Trial] = {}
         self._read: set[int] = set()
 
@@ -97,18 +99,10 @@ class SharedLedger(Ledger):
         trial = self._claims.pop((record.id, repetition))
         file = model_file(self._folder, record.id, repetition)
         write_atomic(file, model)
-
-        def store() -> None:
-            trial.set_user_attr(TAUGHT_BY, taught_by)
-            trial.set_user_attr(ARTIFACT, self._shared.upload(file, trial))
-            self._study.tell(trial, val_score, skip_if_finished=True)
-
-        try:
-            self.patiently(store)
-        except UpdateFinishedTrialError:
-            # Another run took it for dead and makes it again, or it was told before.
-            file.unlink(missing_ok=True)
-        self._shared.release(trial)
+        told = {TAUGHT_BY: taught_by}
+        self._shared.deliver(
+            trial, Delivery(file, FINALS_NAME, trial.number, told, [val_score], {})
+        )
         self.patiently(self.refresh)
 
     def fetch(self, identity: str, repetition: int) -> None:

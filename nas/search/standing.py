@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import RunError
-from nas.progress import PROGRESS_FILE, clock
+from nas.progress import PROGRESS_FILE, Progress, clock
 from nas.run_folder import TrialRecord, is_locked, read_json
-from nas.search.rules import Rules
+from nas.search.clock import Clock
+from nas.search.rules import Rules, front_hypervolume, scored
 
 UNITS = {"ram": "B of RAM", "flash": "B of Flash"}
 STALE_S = 120.0  # a run that is alive says something within so many seconds
+HYPERVOLUME_EVERY = 5  # trainings between two times that the line's hypervolume is made anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,34 @@ def standing_of(rules: Rules, records: Sequence[TrialRecord], hypervolume: float
         best,
         count["stopped"],
     )
+
+
+class Board:
+    """What a search shows of itself, made anew when trials have ended.
+
+    Attributes:
+        shown: the figures of the last look.
+    """
+
+    def __init__(self, rules: Rules, clock: Clock, progress: Progress) -> None:
+        self._rules, self._clock, self._progress = rules, clock, progress
+        self.shown: Standing | None = None
+        self._size = -1  # records that it counts
+        self._hypervolume, self._measured = 0.0, -HYPERVOLUME_EVERY  # after so many trainings
+
+    def show(self, records: Sequence[TrialRecord], exactly: bool = False) -> None:
+        """Shows and keeps the figures; `exactly` at once, the hypervolume of the last included."""
+        if exactly or len(records) != self._size:
+            self._size = len(records)
+            trained = [record for record in records if record.status == "trained"]
+            if exactly or len(trained) >= self._measured + HYPERVOLUME_EVERY:
+                self._hypervolume = front_hypervolume(self._rules, scored(trained))
+                self._measured = len(trained)
+            self.shown = standing_of(self._rules, records, self._hypervolume)
+        assert self.shown is not None
+        times = self._clock.elapsed_s(), self._clock.left_s()
+        self._progress.figures({"search": self.shown.to_json(*times)})
+        self._progress.status(self.shown.line(*times), at_once=exactly)
 
 
 def describe_run(run: Path, now: datetime.datetime) -> list[str]:

@@ -24,8 +24,16 @@ SERVER = "postgresql://"
 HEARTBEAT_S = 15  # between two signs of life of a trial on a server,
 GRACE_S = 60  # and without one for so long it is taken for dead
 
-# A machine that lost its power must not hold a lock for the two hours of TCP's default.
-KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+# A machine that lost its power must not hold a lock for the two hours of TCP's default, nor a
+# server that did so let a run wait as long. The options are the server's side, the rest is ours.
+CONNECTION = {
+    "options": "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3",
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+}
 
 Requeue = Callable[[optuna.Study, FrozenTrial], None]
 
@@ -115,7 +123,7 @@ def _connected(url: str, requeue: Requeue) -> RDBStorage:
             return Storage(
                 url,
                 # A connection that a restarted server has closed is noticed before it is used.
-                engine_kwargs={"pool_pre_ping": True, "connect_args": {"options": KEEPALIVE}},
+                engine_kwargs={"pool_pre_ping": True, "connect_args": CONNECTION},
                 heartbeat_interval=HEARTBEAT_S,
                 grace_period=GRACE_S,
                 heartbeat_stale_trial_callback=requeue,

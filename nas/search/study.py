@@ -12,7 +12,8 @@ counts as finished from the moment its model's file is there: what a kill left b
 the values is told on opening, what it left before the file is trained again.
 
 On a server many runs write one study. What `Shared` then adds is asked for at each place where it
-matters; without it every such method does nothing.
+matters; without it every such method does nothing. A model's file comes first there, see
+`delivery`.
 """
 
 import hashlib
@@ -20,8 +21,9 @@ import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -34,6 +36,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas.errors import RunError
 from nas.manifest import shown_storage
 from nas.run_folder import TrialRecord
+from nas.search.delivery import ARTIFACT, Delivery
+from nas.search.requeue import genes_of, given_genes, requeue
 from nas.search.shared import Shared
 from nas.search.storage import SQLITE_FILE, open_file, reading_much, reason_of, unwarned
 from nas.search.trial_record import RECORD, record_of
@@ -41,7 +45,6 @@ from nas.space import Genes
 
 STUDY_NAME = "nas"
 CLAIM = "claim"  # trial attribute: the architecture that a run trains under this trial
-ARTIFACT = "model"  # trial attribute: the trained model's name in the artifact store
 
 T = TypeVar("T")
 
@@ -86,7 +89,11 @@ class Study:
         with unwarned():
             trial = self._study.ask()
         if self.shared is not None:
-            self.shared.lease(trial)
+            try:
+                self.shared.lease(trial)
+            except BaseException:
+                self.abandon(trial)
+                raise
         return trial
 
     def begin_with(self, starts: Sequence[Genes]) -> None:
@@ -199,11 +206,20 @@ class Study:
             write: puts the trained model into the run folder.
         """
 
+        if self.shared is not None and write is not None:
+            noted = {RECORD: json.dumps(record.to_json())}
+            told = [values[name] for name in self._objectives]
+            given = Delivery(write(), STUDY_NAME, trial.number, noted, told, constraints)
+            if not self.shared.deliver(trial, given):
+                return False
+            self._done(trial)
+            self.records.append(record)
+            return True
+
         def store() -> None:
             self.note(trial, record, constraints)
-            model = None if write is None else write()
-            if model is not None and self.shared is not None:
-                trial.set_user_attr(ARTIFACT, self.shared.upload(model, trial))
+            if write is not None:
+                write()
             self.tell(trial, record, values)
 
         try:
@@ -237,18 +253,23 @@ class Study:
         self,
         holds: Callable[[TrialRecord], bool],
         values: Callable[[TrialRecord], Mapping[str, float]],
+        models: Path,
     ) -> tuple[int, int]:
         """Ends the trials that a killed session left running.
 
         Args:
             holds: whether all is on disk that a noted trial's record promises.
             values: objective -> value of a record.
+            models: folder of the models that were trained.
 
         Returns:
             How many were told because they had finished, and how many are queued again.
         """
         told = queued = 0
-        if self.shared is not None:  # whose are they? `refresh` ends those of the dead
+        if self.shared is not None:  # whose are the others? `refresh` ends those of the dead
+            self._study.sampler = self._random
+            told = self.patiently(partial(self.shared.deliver_kept, self._study, models))
+            self.patiently(lambda: self._learn(self._study.get_trials(deepcopy=False)))
             return told, queued
         running = (TrialState.RUNNING,)
         for trial in self._study.get_trials(deepcopy=False, states=running):
@@ -288,24 +309,6 @@ class Study:
                 f"{self.place}: another session ended a trial of this one ({reason_of(error)}); a"
                 " study is for one session at a time"
             ) from None
-
-
-def given_genes(trial: "Trial | FrozenTrial") -> dict[str, Any]:
-    """The genes with which a trial was queued; none where a sampler draws them."""
-    if isinstance(trial, Trial):
-        return dict(trial._fixed_params)
-    return dict(trial.system_attrs.get("fixed_params", {}))
-
-
-def genes_of(trial: "Trial | FrozenTrial") -> dict[str, Any]:
-    """Also those of a queued trial that was stopped before all of them were asked for."""
-    return given_genes(trial) | trial.params
-
-
-def requeue(study: optuna.Study, trial: "Trial | FrozenTrial") -> None:
-    """Queues a trial's parameters anew; its constraints are set when they are asked for."""
-    if genes := genes_of(trial):
-        study.enqueue_trial(genes)
 
 
 def _ended(trial: FrozenTrial) -> TrialRecord | None:
@@ -351,10 +354,11 @@ def open_study(
     except optuna.exceptions.DuplicatedStudyError:
         raise RunError(f"{place}: holds a study already; add --resume to go on with it") from None
     except Exception as error:
-        raise RunError(
-            f"{place}: the study cannot be opened ({reason_of(error)}); restore it or"
-            " start a new run with another --out"
-        ) from None
+        mend = "restore it or start a new run with another --out"
+        if shared is not None:
+            mend = "start the database and try again"
+        what = f"{place}: the study cannot be opened ({reason_of(error)})"
+        raise RunError(f"{what}; {mend}") from None
     names = study.metric_names
     with unwarned():
         if names is None:

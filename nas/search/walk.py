@@ -11,8 +11,10 @@ teaches the next lower level in the place of the run's teacher, which teaches th
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,11 +131,11 @@ def descend(
     best = winners(rules, trained)
     for level, winner in best:
         name = level_name(rules.profile, level)
-        progress.status(f"walk  training the winner of {name}, {winner.id}")
         if not ledger.holds(winner.id, 1) and left_s() < FINAL_FACTOR * winner.train_s:
             progress.say(f"walk: no time left for a teacher from {name}; it ends above")
             break
-        step = _step(rules, level, winner, walk, ledger, pool, run)
+        what = f"walk  training the winner of {name}, {winner.id}"
+        step = _step(rules, level, winner, walk, ledger, pool, run, partial(progress.status, what))
         if step is None:
             progress.say(f"walk: the winner of {name}, {winner.id}, could not be trained; left out")
             continue
@@ -154,20 +156,25 @@ def _step(
     ledger: Ledger,
     pool: Pool,
     run: Path,
+    show: Callable[[], None],
 ) -> Step | None:
-    """Trains a winner and asks it everything; None if it diverges or workers keep dying."""
+    """Trains a winner and asks it everything; None if it diverges or workers keep dying.
+
+    Args:
+        show: is called every second meanwhile.
+    """
     teacher, name = walk.teacher_of(rules, winner.cost)
     lessons = run / "trained" / f"lessons-{winner.id}.npz"
     for _ in range(MOST_DEATHS):
         try:
             if not ledger.holds(winner.id, 1):
                 job = final_training(rules, (winner, 1), teacher)
-                result = pool.submit(train, job).result()
+                result = _awaited(pool.submit(train, job), show)
                 ledger.add((winner, 1), result.model, result.val_score, name)
                 lessons.unlink(missing_ok=True)  # those of another training
             if not lessons.exists():
                 model = model_file(run / "trained", winner.id, 1)
-                write_atomic(lessons, pool.submit(hand_down, model).result())
+                write_atomic(lessons, _awaited(pool.submit(hand_down, model), show))
         except FloatingPointError:
             return None
         except BrokenProcessPool:
@@ -176,3 +183,11 @@ def _step(
             taught_by = ledger.teachers(winner.id)[1]
             return Step(level, winner.id, lessons, ledger.scores(winner.id)[1], taught_by)
     return None
+
+
+def _awaited(future: "Future[Any]", show: Callable[[], None]) -> Any:
+    """The result of a job."""
+    while not future.done():
+        show()
+        wait([future], timeout=1.0)
+    return future.result()

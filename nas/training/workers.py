@@ -247,8 +247,8 @@ class Pool:
             return self._executor.submit(function, *arguments)
 
     def replace(self) -> None:
-        """A new set of processes, after one died and broke the pool."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """A new set of processes; what the old ones were doing is lost."""
+        self.close()
         self._executor = self._spawn()
 
     def close(self) -> None:
