@@ -23,17 +23,20 @@ from postgres_cluster import Cluster, cluster, server_tools
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from test_end_to_end import table, write_data
-from test_search import entry, rules
+from test_search import FakePool, entry, rules, score
 
 from nas.cli import main
 from nas.errors import RunError, UsageError
+from nas.progress import Progress
 from nas.run_folder import TrialRecord, write_atomic
 from nas.search import finals
 from nas.search import shared as shared_study
+from nas.search.clock import Clock
+from nas.search.engine import Search
 from nas.search.ledger import model_file
 from nas.search.meeting import about, meet, sources_hash
 from nas.search.requeue import requeue
-from nas.search.rules import OBJECTIVES
+from nas.search.rules import OBJECTIVES, training_seed
 from nas.search.shared import Shared, open_store
 from nas.search.shared_ledger import SharedLedger
 from nas.search.storage import open_server
@@ -123,6 +126,7 @@ def test_nothing_is_lost_or_trained_twice(
     assert found["trained"] == trainings
     assert [found[name] for name in ("trained_twice", "lost", "left_open")] == [0, 0, 0]
     assert found["fronts"] == found["fronts_equal"] == 3
+    assert found["made_in_vain"] == (None if "kill_every" in harm else 0)
     for key in harm:
         assert found[{"kill_every": "killed", "restart_every": "restarted"}[key]] > 0
 
@@ -369,7 +373,7 @@ def away(server: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     server.start()
 
 
-@pytest.mark.parametrize("meanwhile", ("nothing", "taken for dead", "deleted"))
+@pytest.mark.parametrize("meanwhile", ("nothing", "taken for dead", "deleted", "made anew"))
 def test_what_ended_while_the_server_was_away_is_told_on_resuming(
     meanwhile: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Cluster
 ) -> None:
@@ -391,11 +395,18 @@ def test_what_ended_while_the_server_was_away_is_told_on_resuming(
         other.shared.close()
     if meanwhile == "deleted":
         model_file(run, record.id, 0).unlink()
+    if meanwhile == "made anew":
+        server.sql(f"CREATE DATABASE {url.rpartition('/')[2]}_anew")
+        url += "_anew"
+        other = studied(url, tmp_path, monkeypatch)
+        units(other.ask())
+        assert other.shared is not None
+        other.shared.close()
     again = studied(url, tmp_path, monkeypatch)
     kept = meanwhile == "nothing"
     assert again.recover(lambda _: True, lambda _: VALUES, run) == (kept, 0)
     assert [r.id for r in again.records] == [record.id] * kept
-    assert model_file(run, record.id, 0).exists() == kept
+    assert model_file(run, record.id, 0).exists() == (kept or meanwhile == "made anew")
     stored = again._study.get_trials()[trial.number]
     if kept:
         assert stored.state == TrialState.COMPLETE and stored.constraints == {"ram": -1.0}
@@ -405,6 +416,43 @@ def test_what_ended_while_the_server_was_away_is_told_on_resuming(
         assert [file.name for file in run.iterdir()] == [f"{record.id}.npz"]
     assert again.shared is not None
     again.shared.close()
+
+
+def test_all_that_ended_while_the_server_was_away_is_kept(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Cluster
+) -> None:
+    """One training after the other fails to be told; each is on disk, and nothing made again."""
+    pool = FakePool(score)
+
+    def search() -> Search:
+        held = studied(url, tmp_path, monkeypatch)
+        progress = Progress(quiet=True)
+        return Search(rules(5000), held, pool, tmp_path, Clock(None), progress)  # type: ignore[arg-type]
+
+    first, looks = search(), iter(range(9))
+    collect = first._collect
+
+    def collected(timeout: float = 1.0) -> None:
+        if next(looks) == 2:
+            server.stop()
+        collect(timeout)
+
+    monkeypatch.setattr(first, "_collect", collected)
+    with monkeypatch.context() as patched:
+        patched.setattr(shared_study, "RETRY_S", 0.0)
+        patched.setattr(shared_study, "PATIENCE_S", -1.0)
+        with pytest.raises(RunError, match="the database was away"):
+            first.go(50)
+    server.start()
+    trained = {training_seed(0, record.id, 0) for record in first.trained}
+    made = len(pool.jobs)
+    assert made == len(trained) + pool.count + 1
+    again = search()
+    again.go(made + 1)
+    assert len(again.trained) == made + 1 == len({job.seed for job in pool.jobs})
+    for held in (first.study, again.study):
+        assert held.shared is not None
+        held.shared.close()
 
 
 def test_a_final_training_that_ended_while_the_server_was_away_is_told_on_resuming(

@@ -19,7 +19,9 @@ from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
+import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 from test_end_to_end import World, table
@@ -437,6 +439,19 @@ def test_a_run_is_stopped_three_times_and_ends_well(tmp_path: Path) -> None:
 
 def _holds_two(folder: Path, pattern: str) -> bool:
     return len(list(folder.glob(pattern))) >= 2
+
+
+def test_a_disk_that_is_full_before_the_first_trial_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World(tmp_path)
+    full = Mock(side_effect=StorageInternalError("database or disk is full"))
+    monkeypatch.setattr(optuna.Study, "enqueue_trial", full)
+    command = ["search", "--data", str(world.data), "--trials", "1", "--device", "cortex-m4-32k"]
+    command += ["--workers", "1", "--no-distil", "--quiet", "--no-verify", "--out", str(world.run)]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "database or disk is full" in said and "--resume" in said
 
 
 def test_a_run_that_was_stopped_while_it_was_verified_has_not_ended(

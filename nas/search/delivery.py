@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.errors import RunError
 from nas.run_folder import read_json, write_json
 
 ARTIFACT = "model"  # trial attribute: the trained model's name in the artifact store
@@ -22,7 +23,8 @@ class Delivery:
     Attributes:
         model: the trained model's file.
         study: name of the trial's study.
-        trial: number of the trial.
+        trial: number of the trial,
+        begun: and when it began, so that it is no other one of a database that was made anew.
         attributes: what the trial is given beside the model's name in the artifact store.
         values: of the study's objectives.
         constraints: name -> value, feasible at 0 or less.
@@ -31,6 +33,7 @@ class Delivery:
     model: Path
     study: str
     trial: int
+    begun: str
     attributes: Mapping[str, Any]
     values: list[float]
     constraints: Mapping[str, float]
@@ -58,7 +61,10 @@ def kept_deliveries(folder: Path, study: str) -> list[Delivery]:
     """
     found = []
     for file in sorted(folder.glob("*" + SUFFIX)):
-        given = Delivery(file.with_suffix(".npz"), **read_json(file))
+        try:
+            given = Delivery(file.with_suffix(".npz"), **read_json(file))
+        except TypeError:
+            raise RunError(f"{file}: holds no ended training; remove it and try again") from None
         if given.study == study and given.model.exists():
             found.append(given)
     return found

@@ -237,9 +237,13 @@ class Shared:
 
     def deliver_kept(self, study: optuna.Study, folder: Path) -> int:
         """Tells what earlier sessions of a run could not; how many were still its own."""
-        trials = study.get_trials(deepcopy=False)
-        kept = kept_deliveries(folder, study.study_name)
-        return sum(self.deliver(Trial(study, trials[each.trial]._trial_id), each) for each in kept)
+        trials = {(t.number, str(t.datetime_start)): t for t in study.get_trials(deepcopy=False)}
+        told = 0
+        for given in kept_deliveries(folder, study.study_name):
+            trial = trials.get((given.trial, given.begun))
+            if trial is not None:
+                told += self.deliver(Trial(study, trial._trial_id), given)
+        return told
 
     def upload(self, file: Path, owner: Trial | optuna.Study) -> str:
         """Puts a file where the others find it by the name that is returned.

@@ -99,10 +99,9 @@ class SharedLedger(Ledger):
         trial = self._claims.pop((record.id, repetition))
         file = model_file(self._folder, record.id, repetition)
         write_atomic(file, model)
-        told = {TAUGHT_BY: taught_by}
-        self._shared.deliver(
-            trial, Delivery(file, FINALS_NAME, trial.number, told, [val_score], {})
-        )
+        name, begun, noted = FINALS_NAME, str(trial.datetime_start), {TAUGHT_BY: taught_by}
+        given = Delivery(file, name, trial.number, begun, noted, [val_score], {})
+        self._shared.deliver(trial, given)
         self.patiently(self.refresh)
 
     def fetch(self, identity: str, repetition: int) -> None:

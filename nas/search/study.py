@@ -209,7 +209,8 @@ class Study:
         if self.shared is not None and write is not None:
             noted = {RECORD: json.dumps(record.to_json())}
             told = [values[name] for name in self._objectives]
-            given = Delivery(write(), STUDY_NAME, trial.number, noted, told, constraints)
+            begun = str(trial.datetime_start)
+            given = Delivery(write(), STUDY_NAME, trial.number, begun, noted, told, constraints)
             if not self.shared.deliver(trial, given):
                 return False
             self._done(trial)
