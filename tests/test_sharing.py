@@ -447,6 +447,7 @@ def test_all_that_ended_while_the_server_was_away_is_kept(
     trained = {training_seed(0, record.id, 0) for record in first.trained}
     made = len(pool.jobs)
     assert made == len(trained) + pool.count + 1
+    assert len(list((tmp_path / "trained").glob("*.untold"))) == pool.count + 1
     again = search()
     again.go(made + 1)
     assert len(again.trained) == made + 1 == len({job.seed for job in pool.jobs})
