@@ -413,11 +413,15 @@ class Processes(FakePool):
         super().__init__(score)
         self.seconds = seconds
         self.begun_s: list[float] = []
+        self.ahead: list[int] = []  # jobs that were under way when another one came
+        self.futures: list[Future[Any]] = []
         self.threads = ThreadPoolExecutor(self.count)
 
     def submit(self, function: Any, job: Any) -> "Future[Any]":
         self.jobs.append(job)
+        self.ahead.append(sum(not future.done() for future in self.futures))
         future: Future[Any] = Future()
+        self.futures.append(future)
         future.set_running_or_notify_cancel()  # Python's pool says so of what is queued, too
         self.threads.submit(self._train, future, job)
         return future
@@ -425,7 +429,8 @@ class Processes(FakePool):
     def _train(self, future: "Future[Any]", job: Any) -> None:
         self.begun_s.append(time.monotonic())
         time.sleep(self.seconds)
-        future.set_result(score(job))
+        several = isinstance(job, list)
+        future.set_result([score(each) for each in job] if several else score(job))
 
 
 def test_no_training_begins_in_the_time_of_the_finals(
@@ -697,6 +702,16 @@ def test_a_final_that_cannot_end_in_time_is_not_begun(tmp_path: Path) -> None:
     pool = FakePool(final_score, count=1)
     finals(pool, tmp_path, left_s=lambda: next(left))
     assert 0 < len(pool.jobs) < 6
+
+
+def test_a_final_that_would_wait_for_a_process_until_it_is_late_is_not_begun(
+    tmp_path: Path,
+) -> None:
+    pool = Processes(0.2)  # and 0.5 is what such a training is said to take
+    finals(pool, tmp_path, left_s=lambda: 0.9)
+    known = pool.count + 1  # begun before one has ended
+    assert pool.ahead[:known] == [0, 1, 2]
+    assert pool.ahead[known:] and max(pool.ahead[known:]) < pool.count
 
 
 def test_finals_that_diverge_do_not_end_the_run(tmp_path: Path) -> None:
