@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from optuna.artifacts import Backoff
@@ -324,6 +325,14 @@ def test_what_needs_a_lost_server_waits_for_it(
     with pytest.raises(RunError, match="was interrupted; start"):
         shared.patiently(action)  # at the end of that run nobody waits a second time
     assert shared.patiently(action) == 3
+    lost = iter([OperationalError("statement", None, Exception("closed"))])
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("nas.search.shared.time.sleep", Mock(side_effect=KeyboardInterrupt))
+        shared.patiently(action)
+    lost = iter([OperationalError("statement", None, Exception("closed"))])
+    with pytest.raises(RunError, match="was interrupted; start"):
+        shared.patiently(action)
+    assert shared.patiently(action) == 3
     monkeypatch.setattr(shared_study, "PATIENCE_S", -60.0)
     lost = iter([OperationalError("statement", None, Exception("closed"))] * 9)
     with pytest.raises(RunError, match=r"the database was away .*go on with --resume"):
@@ -343,7 +352,7 @@ def test_a_server_that_lost_its_power_is_noticed(url: str, tmp_path: Path) -> No
             names = ("TCP_USER_TIMEOUT", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
             options = (getattr(socket, name) for name in names)
             held = [side.getsockopt(socket.IPPROTO_TCP, option) for option in options]
-    assert held == [60_000, 30, 10, 3]
+    assert held == [30_000, 30, 10, 3]
     shared.close()
 
 
@@ -517,6 +526,25 @@ def test_a_trial_without_its_first_sign_of_life_is_put_back_at_once(
     assert states == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
     assert units(held.ask()) == 77
     held.shared.close()
+
+
+def test_after_a_stall_nobody_is_taken_for_dead(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server answered late and raised nothing: all signs of life are older than they should."""
+    monkeypatch.setattr(shared_study, "SWEEP_S", 0.0)
+    one, other = (studied(url, tmp_path, monkeypatch) for _ in range(2))
+    units(one.ask())
+    jump(other, 1)
+    assert other.shared is not None and one.shared is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(other.shared, "_heartbeat_s", -1)  # anything takes longer
+        other.patiently(lambda: None)
+    other.refresh()
+    assert [t.state for t in other._study.get_trials()] == [TrialState.RUNNING]
+    for held in (one, other):
+        assert held.shared is not None
+        held.shared.close()
 
 
 def test_a_machine_that_slept_does_not_end_its_own_trials(

@@ -152,6 +152,14 @@ def test_what_another_version_wrote_is_refused(
         describe_run(tmp_path, NOW)
 
 
+def test_figures_of_a_session_of_another_version_hide_no_run(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        progress = Progress(quiet=True, run=tmp_path)
+        progress.figures({"search": {"trained": 1}})
+        progress.status("teacher  1 of 5 members trained")
+        assert describe_run(tmp_path, NOW)[1:] == ["now          teacher  1 of 5 members trained"]
+
+
 def test_a_full_disk_does_not_end_a_run_for_its_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ CONFINED = {
     | {"hints", "low_bits", "loop", "evaluate", "teacher_training", "workers"}
     | {"fused_layer", "packs"},
     "optuna": {"exact_cost", "genes", "samplers", "study"}
-    | {"meeting", "shared", "shared_ledger", "storage"},
+    | {"meeting", "requeue", "shared", "shared_ledger", "storage"},
     "sqlalchemy": {"meeting", "shared", "storage", "study"},
     "onnx": {"onnx_arithmetic", "onnx_builder", "onnx_sequence", "to_onnx_integer"},
     "onnxruntime": {"teacher_training"},

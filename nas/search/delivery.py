@@ -1,16 +1,20 @@
-"""A training that has ended, as its trial on a server is told of it.
+"""A training that has ended, whole, as its trial on a server is told of it.
 
 It lies in a file beside the model until the server knows: who was killed before, or has waited too
 long for a server that was away, tells it on resuming, where the trial has not been ended meanwhile.
 """
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.errors import RunError
 from nas.run_folder import read_json, write_json
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial, Trial
 
 ARTIFACT = "model"  # trial attribute: the trained model's name in the artifact store
 SUFFIX = ".untold"
@@ -65,6 +69,14 @@ def kept_deliveries(folder: Path, study: str) -> list[Delivery]:
             given = Delivery(file.with_suffix(".npz"), **read_json(file))
         except TypeError:
             raise RunError(f"{file}: holds no ended training; remove it and try again") from None
-        if given.study == study and given.model.exists():
+        if not given.model.exists():
+            given.forget()
+        elif given.study == study:
             found.append(given)
     return found
+
+
+def begun(trial: "Trial | FrozenTrial") -> str:
+    """When a trial began, in any time zone the same; empty of one that has not."""
+    began = trial.datetime_start
+    return "" if began is None else began.astimezone(datetime.UTC).isoformat()

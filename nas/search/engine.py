@@ -115,9 +115,7 @@ class Search:
             tasks.callback(write_trials, self.run, self.study.records)
             tasks.callback(self.study.patiently, self.study.collect_abandoned)
             tasks.callback(self._forget_twins)
-            for future, pending in self.pending.items():
-                if not has_ended(future):
-                    tasks.callback(self._put_back, pending)
+            tasks.callback(self._put_back, [p for f, p in self.pending.items() if not has_ended(f)])
             for future, pending in self.pending.items():
                 if has_ended(future):
                     tasks.callback(self._store, pending, future.result())
@@ -332,8 +330,7 @@ class Search:
             for pending in again:
                 self._submit(pending)
             return
-        for pending in again:
-            self._put_back(pending)
+        self._put_back(again)
         self.progress.say(
             f"search: {self.deaths} worker processes were killed, probably for memory; it ends"
             " here: use fewer --workers and --resume to go on"
@@ -387,5 +384,6 @@ class Search:
     def _holds(self, record: TrialRecord) -> bool:
         return record.status != "trained" or self._model_file(record).exists()
 
-    def _put_back(self, pending: Pending) -> None:
-        self.study.patiently(partial(self.study.put_back, pending.trial))
+    def _put_back(self, unfinished: Sequence[Pending]) -> None:
+        for pending in unfinished:
+            self.study.patiently(partial(self.study.put_back, pending.trial))

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -29,6 +30,7 @@ from nas.interrupts import no_interrupt
 from nas.progress import Progress, clock
 from nas.run_folder import TrialRecord
 from nas.search.ledger import Job, Ledger, Place, final_training, model_file
+from nas.search.pending import has_ended
 from nas.search.rules import Rules, front_of, undominated
 from nas.search.walk import STANDING, Walk
 from nas.training.packable import packable
@@ -102,6 +104,25 @@ def train_finals(
     """
     race = _Race(rules, trained, ledger or Ledger(run), walk)
     running: dict[Future[Any], list[Job]] = {}
+    try:
+        _train(race, running, pool, left_s, progress)
+    except BaseException:  # Ctrl-C, or a server that stays away: what has ended must reach the disk
+        _store(race, running, [future for future in running if has_ended(future)])
+        raise
+    if running:
+        pool.replace()  # what comes next must not wait for trainings that nobody wants any more
+    _drop(race, running)
+    return race.front
+
+
+def _train(
+    race: "_Race",
+    running: dict[Future[Any], list[Job]],
+    pool: Pool,
+    left_s: Callable[[], float],
+    progress: Progress,
+) -> None:
+    """Trains until nothing is left to train, or no time; what is `running` then is not awaited."""
     slowest, deaths = 0.0, 0
     while True:
         broken = False
@@ -127,6 +148,7 @@ def train_finals(
         slowest, broken = max(slowest, seconds), broken or died
         if broken:
             deaths += 1
+            _store(race, running, [future for future in running if has_ended(future)])
             _drop(race, running)
             pool.replace()
         if deaths > MOST_DEATHS:
@@ -138,10 +160,6 @@ def train_finals(
         if left_s() <= 0:
             break
         _show(progress, race.front, left_s())
-    if running:
-        pool.replace()  # what comes next must not wait for trainings that nobody wants any more
-    _drop(race, running)
-    return race.front
 
 
 def _drop(race: "_Race", running: dict[Future[Any], list[Job]]) -> None:
@@ -155,13 +173,14 @@ def _store(
 ) -> tuple[float, bool]:
     """Stores what has finished; seconds of the slowest, and whether a worker died."""
     slowest, died = 0.0, False
-    for future in finished:
-        with no_interrupt():  # a result that left `running` must reach the disk
+    # A result that left `running` must reach the disk, also where another one cannot be told.
+    with no_interrupt(), ExitStack() as tasks:
+        for future in finished:
             jobs = running.pop(future)
             try:
                 results = future.result()
             except (BrokenProcessPool, CancelledError):
-                race.drop(jobs)
+                tasks.callback(race.drop, jobs)
                 died = True
                 continue
             made = [result for result in results if not isinstance(result, FloatingPointError)]
@@ -169,9 +188,9 @@ def _store(
             for job, result in zip(jobs, results, strict=True):
                 if isinstance(result, FloatingPointError):  # diverged, and would again
                     race.given_up.append(job)
-                    race.drop([job])
+                    tasks.callback(race.drop, [job])
                 else:
-                    race.store(job, result.model, result.val_score)
+                    tasks.callback(race.store, job, result.model, result.val_score)
     return slowest, died
 
 

@@ -39,7 +39,7 @@ from sqlalchemy.exc import (
 from nas.errors import RunError, ToolMissing
 from nas.interrupts import is_interrupted
 from nas.run_folder import write_atomic
-from nas.search.delivery import ARTIFACT, Delivery, kept_deliveries
+from nas.search.delivery import ARTIFACT, Delivery, begun, kept_deliveries
 from nas.search.storage import reason_of, unwarned
 
 PATIENCE_S = 600.0  # for which a server may be away
@@ -116,7 +116,9 @@ class Shared:
             StorageInternalError, SQLAlchemyError: it refuses.
         """
         lost_s: float | None = None
+        reason = ""
         while True:
+            began_s = time.monotonic()
             try:
                 done = action()
             except (StorageInternalError, SQLAlchemyError) as error:
@@ -125,8 +127,13 @@ class Shared:
                 if not _is_lost(error):
                     raise
                 reason = reason_of(error)
+            except KeyboardInterrupt:
+                if lost_s is not None:
+                    self._is_interrupted(reason)
+                raise
             else:
                 self._gave_up = ""
+                self._took(began_s)
                 return done
             if lost_s is not None and time.monotonic() - lost_s > PATIENCE_S:
                 minutes = f"{PATIENCE_S / 60:.0f} minutes"
@@ -139,12 +146,25 @@ class Shared:
                         f" {PATIENCE_S / 60:.0f} minutes"
                     )
                     lost_s = time.monotonic()
-                time.sleep(RETRY_S)
+                try:
+                    time.sleep(RETRY_S)
+                except KeyboardInterrupt:
+                    self._is_interrupted(reason)
+                    raise
                 if is_interrupted():
-                    what = f"the database is away ({reason})"
-                    self._gave_up = f"{what} and waiting for it was interrupted"
+                    self._is_interrupted(reason)
             if self._gave_up:
                 raise RunError(f"{self._gave_up}; start it and go on with --resume")
+
+    def _is_interrupted(self, reason: str) -> None:
+        what = f"the database is away ({reason})"
+        self._gave_up = f"{what} and waiting for it was interrupted"
+
+    def _took(self, began_s: float) -> None:
+        """After a stall that ended well the others' signs of life are as old as it was long."""
+        now = time.monotonic()
+        if now - began_s > self._heartbeat_s:
+            self._well_since = now
 
     def lease(self, trial: Trial) -> None:
         """Signs of life for a trial from now on."""
@@ -237,11 +257,13 @@ class Shared:
 
     def deliver_kept(self, study: optuna.Study, folder: Path) -> int:
         """Tells what earlier sessions of a run could not; how many were still its own."""
-        trials = {(t.number, str(t.datetime_start)): t for t in study.get_trials(deepcopy=False)}
+        trials = {(t.number, begun(t)): t for t in study.get_trials(deepcopy=False)}
         told = 0
         for given in kept_deliveries(folder, study.study_name):
             trial = trials.get((given.trial, given.begun))
-            if trial is not None:
+            if trial is None:
+                given.forget()
+            else:
                 told += self.deliver(Trial(study, trial._trial_id), given)
         return told
 
@@ -288,8 +310,10 @@ class Shared:
     def _beat(self) -> None:
         while not self._closed.wait(self._heartbeat_s):
             for trial_id in list(self._leased):
+                began_s = time.monotonic()
                 try:
                     self.storage.record_heartbeat(trial_id)
+                    self._took(began_s)
                 except (StorageInternalError, SQLAlchemyError):
                     self._well_since = time.monotonic()
                     break

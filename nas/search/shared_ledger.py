@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.run_folder import write_atomic
-from nas.search.delivery import ARTIFACT, Delivery
+from nas.search.delivery import ARTIFACT, Delivery, begun
 from nas.search.ledger import Job, Ledger, Place, T, model_file
 from nas.search.shared import Shared
 from nas.search.storage import unwarned
@@ -99,8 +99,8 @@ class SharedLedger(Ledger):
         trial = self._claims.pop((record.id, repetition))
         file = model_file(self._folder, record.id, repetition)
         write_atomic(file, model)
-        name, begun, noted = FINALS_NAME, str(trial.datetime_start), {TAUGHT_BY: taught_by}
-        given = Delivery(file, name, trial.number, begun, noted, [val_score], {})
+        which = FINALS_NAME, trial.number, begun(trial)
+        given = Delivery(file, *which, {TAUGHT_BY: taught_by}, [val_score], {})
         self._shared.deliver(trial, given)
         self.patiently(self.refresh)
 

@@ -144,14 +144,24 @@ def describe_run(run: Path, now: datetime.datetime) -> list[str]:
     document = read_json(run / PROGRESS_FILE)
     try:
         at = datetime.datetime.fromisoformat(document["at"])
-        line, figures = document["line"], dict(document.get("search", {}))
-        times = figures.pop("elapsed_s", 0.0), figures.pop("left_s", None)
-        told = Standing(**figures).lines(*times) if figures else []
+        line, told = document["line"], _told(dict(document.get("search", {})), alive)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run / PROGRESS_FILE}: {error}; written by another version") from None
     age_s = max(0.0, (now - at).total_seconds())  # a clock may have been set back
     today = [f"now          {line}"] if alive else []
     return [f"{run}: {_state(run, alive, age_s)}", *today, *told]
+
+
+def _told(figures: dict[str, Any], alive: bool) -> list[str]:
+    if not figures:
+        return []
+    times = figures.pop("elapsed_s", 0.0), figures.pop("left_s", None)
+    try:
+        return Standing(**figures).lines(*times)
+    except TypeError:
+        if alive:  # until it has its own they are an earlier session's, of another version
+            return []
+        raise
 
 
 def _state(run: Path, alive: bool, age_s: float) -> str:

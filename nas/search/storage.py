@@ -32,7 +32,7 @@ CONNECTION = {
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
-    "tcp_user_timeout": 60_000,  # milliseconds
+    "tcp_user_timeout": 30_000,  # milliseconds, and well below the grace
 }
 
 Requeue = Callable[[optuna.Study, FrozenTrial], None]

@@ -36,7 +36,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas.errors import RunError
 from nas.manifest import shown_storage
 from nas.run_folder import TrialRecord
-from nas.search.delivery import ARTIFACT, Delivery
+from nas.search.delivery import ARTIFACT, Delivery, begun
 from nas.search.requeue import genes_of, given_genes, requeue
 from nas.search.shared import Shared
 from nas.search.storage import SQLITE_FILE, open_file, reading_much, reason_of, unwarned
@@ -209,8 +209,8 @@ class Study:
         if self.shared is not None and write is not None:
             noted = {RECORD: json.dumps(record.to_json())}
             told = [values[name] for name in self._objectives]
-            begun = str(trial.datetime_start)
-            given = Delivery(write(), STUDY_NAME, trial.number, begun, noted, told, constraints)
+            which = STUDY_NAME, trial.number, begun(trial)
+            given = Delivery(write(), *which, noted, told, constraints)
             if not self.shared.deliver(trial, given):
                 return False
             self._done(trial)
