@@ -42,7 +42,9 @@ from nas.run_folder import write_atomic
 from nas.search.delivery import ARTIFACT, Delivery, begun, kept_deliveries
 from nas.search.storage import reason_of, unwarned
 
-PATIENCE_S = 600.0  # for which a server may be away
+MINUTES = 10  # for which a server may be away
+PATIENCE_S = 60.0 * MINUTES
+INTERRUPTED = "the database is away ({}) and waiting for it was interrupted"
 RETRY_S = 2.0
 SWEEP_S = 10.0  # between two looks for runs that have died
 S3 = "s3://"
@@ -120,45 +122,33 @@ class Shared:
         while True:
             began_s = time.monotonic()
             try:
+                if lost_s is not None:
+                    time.sleep(RETRY_S)
                 done = action()
+            except KeyboardInterrupt:
+                if lost_s is not None:
+                    self._gave_up = INTERRUPTED.format(reason)
+                raise
             except (StorageInternalError, SQLAlchemyError) as error:
                 with suppress(SQLAlchemyError):
                     self.storage.remove_session()  # which may hang in a transaction that is gone
                 if not _is_lost(error):
                     raise
                 reason = reason_of(error)
-            except KeyboardInterrupt:
-                if lost_s is not None:
-                    self._is_interrupted(reason)
-                raise
             else:
                 self._gave_up = ""
                 self._took(began_s)
                 return done
-            if lost_s is not None and time.monotonic() - lost_s > PATIENCE_S:
-                minutes = f"{PATIENCE_S / 60:.0f} minutes"
-                self._gave_up = f"the database was away for {minutes} ({reason})"
-            elif not self._gave_up:
-                self._well_since = time.monotonic()
-                if lost_s is None:
-                    self._say(
-                        "the database does not answer; waiting for it, up to"
-                        f" {PATIENCE_S / 60:.0f} minutes"
-                    )
-                    lost_s = time.monotonic()
-                try:
-                    time.sleep(RETRY_S)
-                except KeyboardInterrupt:
-                    self._is_interrupted(reason)
-                    raise
-                if is_interrupted():
-                    self._is_interrupted(reason)
+            self._well_since = time.monotonic()
+            if lost_s is not None and self._well_since - lost_s > PATIENCE_S:
+                self._gave_up = f"the database was away for {MINUTES} minutes ({reason})"
+            elif is_interrupted():
+                self._gave_up = INTERRUPTED.format(reason)
             if self._gave_up:
                 raise RunError(f"{self._gave_up}; start it and go on with --resume")
-
-    def _is_interrupted(self, reason: str) -> None:
-        what = f"the database is away ({reason})"
-        self._gave_up = f"{what} and waiting for it was interrupted"
+            if lost_s is None:
+                self._say(f"the database does not answer; waiting for it, up to {MINUTES} minutes")
+                lost_s = self._well_since
 
     def _took(self, began_s: float) -> None:
         """After a stall that ended well the others' signs of life are as old as it was long."""
