@@ -18,7 +18,7 @@ from test_validation import Arrays, genes
 
 from nas.data.task import make_task
 from nas.network.graph import Graph, Input
-from nas.network.ops import Conv2d, DepthwiseConv2d, Positions, SelectiveScan
+from nas.network.ops import Conv2d, DepthwiseConv2d, Pool, Positions, SelectiveScan
 from nas.training import evaluate, fused, linear_layer, loop, workers
 from nas.training.evaluate import Wanted, fit_pack, prepare
 from nas.training.linear_layer import LinearLayer
@@ -164,7 +164,7 @@ def test_large_maps_are_left_to_torch(
     monkeypatch.setattr(linear_layer, "LARGEST_WINDOWS", 0)
     fresh = pack([student(net.graph), student(net.graph)]).train()
     fresh({"in": torch.randn(6, 4, 6, 8)})
-    assert len(fused_layers) == 2, "in a pack there is no other way"
+    assert len(fused_layers) == 2, "in a pack it is the faster way"
 
 
 def with_bits(graph: Graph, rng: random.Random) -> Graph:
@@ -174,6 +174,12 @@ def with_bits(graph: Graph, rng: random.Random) -> Graph:
         replace(op, weight_bits=rng.choice((2, 4, 8))) if isinstance(op, linear) else op
         for op in graph.ops
     ]
+    return replace(graph, ops=tuple(ops))
+
+
+def without_ties(graph: Graph) -> Graph:
+    """A mean of four integers often lies half-way between two."""
+    ops = [replace(op, function="max") if isinstance(op, Pool) else op for op in graph.ops]
     return replace(graph, ops=tuple(ops))
 
 
@@ -196,12 +202,23 @@ def test_graphs_with_every_operator_are_packed() -> None:
     assert {type(op) for graph in some_graphs() for op in graph.ops} == PACKED
 
 
+@pytest.mark.parametrize("compiled", (True, False))
 @pytest.mark.parametrize("number", range(15))
-def test_a_pack_computes_what_its_members_compute(number: int) -> None:
+def test_a_pack_computes_what_its_members_compute(
+    number: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(fused, "takes", lambda _: False)
+        monkeypatch.setattr(linear_layer, "takes", lambda _: False)
     rng = random.Random(number)
     shape = some_graphs()[number]
+    if not compiled:
+        shape = without_ties(shape)
     members = [student(with_bits(shape, rng), seed) for seed in range(3)]
+    if not compiled:  # sums are made in other orders: no value is to fall on the other side
+        members = [member.double() for member in members]
     alone = copy.deepcopy(members)
+    dtype = torch.float32 if compiled else torch.float64
     net = pack(members).train()
     assert len({shape_of(member.graph) for member in members}) == 1
     for member in alone:
@@ -212,7 +229,7 @@ def test_a_pack_computes_what_its_members_compute(number: int) -> None:
             for member in alone:
                 member.freeze()
         x = {
-            source.name: torch.randn(3 * 5, source.shape[2], *source.shape[:2])
+            source.name: torch.randn(3 * 5, source.shape[2], *source.shape[:2], dtype=dtype)
             for source in shape.inputs
         }
         for each in (net, *alone):
@@ -232,8 +249,14 @@ def test_a_pack_computes_what_its_members_compute(number: int) -> None:
             torch.testing.assert_close(member.ranges[group], peak, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("compiled", (True, False))
 @pytest.mark.parametrize("weighted", (False, True))
-def test_a_pack_learns_what_its_members_learn(weighted: bool) -> None:
+def test_a_pack_learns_what_its_members_learn(
+    weighted: bool, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(fused, "takes", lambda _: False)
+        monkeypatch.setattr(linear_layer, "takes", lambda _: False)
     recipe = replace(RECIPE, steps=12, class_weighting=weighted)
     data = toy_set()
     labels = data.labels.clone()
@@ -245,7 +268,8 @@ def test_a_pack_learns_what_its_members_learn(weighted: bool) -> None:
         alone = fit_pack([one], data, recipe)[0]
         assert packed.graph == one.graph
         for name, weights in alone.weights.items():
-            np.testing.assert_allclose(packed.weights[name].scales, weights.scales, rtol=1e-3)
+            near = 1e-3 if compiled else 2e-2  # sums in other orders: some values round otherwise
+            np.testing.assert_allclose(packed.weights[name].scales, weights.scales, rtol=near)
             apart = packed.weights[name].values != weights.values
             assert apart.mean() < 0.05
     assert len({model.hash for model in together}) == 3

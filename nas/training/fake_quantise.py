@@ -22,8 +22,10 @@ class _FakeQuantise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
-        quantise = fused.quantise if fused.takes(x) else _by_operations
-        y, inside = quantise(x, scale, low, high)
+        if fused.takes(x):
+            y, inside = fused.quantise(x, scale, low, high)
+        else:
+            y, inside = _by_operations(x, _each(scale, x), low, high)
         ctx.save_for_backward(inside)
         return y
 
@@ -32,10 +34,27 @@ class _FakeQuantise(torch.autograd.Function):
         return _kept(gradients[0], *ctx.saved_tensors), None, None, None
 
 
-def _by_operations(x: Tensor, scale: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+def _each(scale: Tensor, x: Tensor) -> Tensor:
+    """A scale as it is, (members,) of them in the shape that meets x, (members x batch, ...)."""
+    if scale.ndim == 0:
+        return scale
+    rows = scale.view(-1, 1).expand(-1, len(x) // len(scale))
+    return rows.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def _largest(x: Tensor, peak: Tensor) -> Tensor:
+    """Of all `x`, or of each member's, as `peak` has it."""
+    if peak.ndim == 0:
+        return x.amax()
+    return x.reshape(len(peak), -1).amax(1)
+
+
+def _by_operations(
+    x: Tensor, scale: Tensor, low: float | Tensor, high: float | Tensor
+) -> tuple[Tensor, Tensor]:
     """(quantised, 1 where nothing was clipped and 0 elsewhere)."""
     steps = torch.div(x, scale).round_()
-    held = steps.clamp(low, high)
+    held = torch.clamp(steps, low, high)  # type: ignore[arg-type]
     # In place and in floats: half the time of comparisons and a mask of truth values.
     inside = steps.eq_(held)
     return held.mul_(scale), inside
@@ -50,7 +69,7 @@ def fake_quantise(x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
     """Straight-through quantisation of `x` to the integers from low to high times `scale`.
 
     Args:
-        scale: a scalar.
+        scale: a scalar, or (members,) where the batches of several students lie in `x`.
     """
     return _FakeQuantise.apply(x, scale, low, high)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -80,6 +99,31 @@ def quantise_weight(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return _QuantiseWeights.apply(weight, bits)  # type: ignore[no-any-return, no-untyped-call]
 
 
+class _QuantiseRows(torch.autograd.Function):
+    """`_QuantiseWeights` where every row has bits of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
+        scale = weight_scale(weight, 8)
+        limit = torch.full_like(scale, weight_limit(8))
+        for width in (4, 2):
+            scale = torch.where(bits == width, weight_scale(weight, width), scale)
+            limit = torch.where(bits == width, weight_limit(width), limit)
+        held, inside = _by_operations(weight, scale, -limit, limit)
+        ctx.mark_non_differentiable(scale)
+        ctx.save_for_backward(inside)
+        return held, scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return _kept(gradients[0], *ctx.saved_tensors), None
+
+
+def quantise_rows(weight: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
+    """`quantise_weight` by tensor operations, at (out, 1, 1, 1) bits: 8, 4 or 2."""
+    return _QuantiseRows.apply(weight, bits)  # type: ignore[no-any-return, no-untyped-call]
+
+
 class _FollowAndQuantise(torch.autograd.Function):
     """`fake_quantise` of an activation by the running maximum of its size, brought up to date."""
 
@@ -90,9 +134,10 @@ class _FollowAndQuantise(torch.autograd.Function):
         if fused.takes(x):
             y, inside = fused.follow_and_quantise(x, peak, momentum, most, low, high)
         else:
-            newest = (x.amax() if low == 0.0 else x.abs().amax()).clamp_min_(0.0)
+            newest = _largest(x if low == 0.0 else x.abs(), peak).clamp_min_(0.0)
             peak.copy_(torch.where(peak == 0, newest, torch.lerp(peak, newest, momentum)))
-            y, inside = _by_operations(x, (peak / most).add_(SMALLEST_SCALE), low, high)
+            scale = _each((peak / most).add_(SMALLEST_SCALE), x)
+            y, inside = _by_operations(x, scale, low, high)
         ctx.save_for_backward(inside)
         return y
 
@@ -104,8 +149,9 @@ class _FollowAndQuantise(torch.autograd.Function):
 def follow_and_quantise(
     x: Tensor, peak: Tensor, momentum: float, most: float, low: float, high: float
 ) -> Tensor:
-    """Moves `peak`, a scalar, in place towards the largest size in `x`; quantises by its scale.
+    """Moves `peak` in place towards the largest size in `x`; quantises by its scale.
 
+    It is a scalar, or (members,) where the batches of several students lie in `x`.
     A peak of 0 has seen nothing yet and takes the size whole.
     """
     return _FollowAndQuantise.apply(  # type: ignore[no-any-return, no-untyped-call]

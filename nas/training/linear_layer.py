@@ -26,7 +26,7 @@ from nas.network.ops import (
     Table,
     window_padding,
 )
-from nas.training.fake_quantise import quantise_weight, weight_scale
+from nas.training.fake_quantise import quantise_rows, quantise_weight, weight_scale
 from nas.training.fused import Window, takes
 from nas.training.fused_layer import SMALLEST_GAIN, Follow, Site, fused_layer, on_grid
 from nas.training.low_bits import learned_quantise
@@ -106,7 +106,15 @@ class LinearLayer(nn.Module):
         self.window_values = rows * columns * fan_in if gathered else 0  # of one map
         self.bits = op.weight_bits  # more for a while, where bits come down gradually
         self.members: tuple[int, ...] = ()  # bits of each of several students packed into one
+        self.row_bits: Tensor  # (members x out, 1, 1, 1)
         self.log_scale: nn.Parameter | None = None
+
+    def join(self, members: tuple[int, ...]) -> None:
+        """Becomes the layer of several students, each at its own bits."""
+        self.members = members
+        bits = torch.tensor(members, device=self.weight.device)
+        rows = bits.repeat_interleave(len(self.bias) // len(members))
+        self.register_buffer("row_bits", rows.view(-1, 1, 1, 1))
 
     def hold_bits(self, least: int) -> None:
         """Quantises to `least` bits, if the graph does not say more, from now on."""
@@ -136,15 +144,25 @@ class LinearLayer(nn.Module):
     def forward(self, x: Tensor, in_scale: Callable[[], Tensor] | None, frozen: bool) -> Tensor:
         """The real-valued output before ReLU; quantised where `in_scale` is given.
 
+        Between convolution and output the channels of a pack's members lie side by side, as if
+        they were one layer's.
+
         Args:
             in_scale: gives the scale of `x`, which is asked for only where a bias needs its grid.
         """
+        return self._apart(self._normalised(x, in_scale, frozen))
+
+    def _normalised(
+        self, x: Tensor, in_scale: Callable[[], Tensor] | None, frozen: bool
+    ) -> Tensor:
         weight: Tensor = self.weight
         scale: Tensor | None = None
         if in_scale is not None:
             if self.log_scale is not None and self.bits == 2:
                 scale = self.scale()
                 weight = learned_quantise(weight, scale, weight_limit(2))
+            elif self.members:
+                weight, scale = quantise_rows(weight, self.row_bits)
             else:
                 weight, scale = quantise_weight(weight, self.bits)
         y = self._convolve(x, weight)
@@ -164,10 +182,10 @@ class LinearLayer(nn.Module):
         return names if self.gain is None else [*names, "gain"]
 
     def fuses(self, x: Tensor) -> bool:
-        """Whether `fused` takes the layer for such an input; always in a pack."""
+        """Whether `fused` takes the layer for such an input; it is the faster way for a pack."""
         plain = takes(x) and self.log_scale is None
         small = len(x) * self.window_values <= LARGEST_WINDOWS
-        return bool(self.members) or (plain and small)
+        return plain and (small or bool(self.members))
 
     def fused(
         self,
@@ -191,11 +209,24 @@ class LinearLayer(nn.Module):
         return fused_layer(x, self.weight, ones, bias, site)
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        if self.pointwise:  # several times faster than a convolution
+        """(batch, members x out, height, width)."""
+        if self.pointwise and not self.members:  # several times faster than a convolution
             return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
         if self.symmetric is None:
             x = F.pad(x, self.padding)
-        return F.conv2d(x, weight, None, self.op.stride, self.symmetric or 0, 1, self.groups)
+        groups, padding = self.groups, self.symmetric or 0
+        if self.members:
+            count = len(self.members)
+            x = x.reshape(count, -1, *x.shape[1:]).transpose(0, 1).flatten(1, 2)
+            groups *= count
+        return F.conv2d(x, weight, None, self.op.stride, padding, 1, groups)
+
+    def _apart(self, y: Tensor) -> Tensor:
+        """(members x batch, out, height, width) of (batch, members x out, height, width)."""
+        if not self.members:
+            return y
+        shape = len(y), len(self.members), -1, *y.shape[2:]
+        return y.reshape(shape).transpose(0, 1).flatten(0, 1)
 
     def folded(self) -> tuple[Tensor | None, Tensor]:
         """(gain, bias) a channel with the batch norm's statistics folded in."""

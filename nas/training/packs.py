@@ -36,11 +36,11 @@ def pack(students: Sequence[Student]) -> Student:
     for name, layer in net.layers.items():
         members = [linear(student, name) for student in students]
         assert isinstance(layer, LinearLayer)
-        layer.members = tuple(member.bits for member in members)
         for part in layer.parts():
             joined = torch.cat([getattr(member, part).detach() for member in members])
             trained = isinstance(getattr(layer, part), nn.Parameter)
             setattr(layer, part, nn.Parameter(joined) if trained else joined)
+        layer.join(tuple(member.bits for member in members))
     net.ranges = {
         group: torch.stack([student.ranges[group] for student in students]) for group in net.ranges
     }

@@ -9,7 +9,7 @@ folds it away.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -114,6 +114,13 @@ class Student(nn.Module):
         for group in set(self.groups.values()) - set(self.fixed):
             self.ranges[group] = torch.zeros(())
         self._scale_tensors = {g: torch.tensor(s.scale) for g, s in self.fixed.items()}
+
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What moves a module to a device or a type: here the ranges and scales go along."""
+        super()._apply(function, recurse)  # type: ignore[no-untyped-call]
+        self.ranges = {group: function(peak) for group, peak in self.ranges.items()}
+        self._scale_tensors = {g: function(scale) for g, scale in self._scale_tensors.items()}
+        return self
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """inputs: modality -> (batch, channels, height, width); returns (batch, classes)."""
