@@ -22,6 +22,7 @@ from nas.threads import one_thread_each
 if TYPE_CHECKING:
     from nas.space import Space
     from nas.training.lessons import Distil
+    from nas.training.recipe import TrainOn
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 DEMO_TASK, DEMO_MINUTES = "watch", 8.0
@@ -31,6 +32,7 @@ METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 VALIDATIONS, FEW_ROWS = ("split", "cross"), 200
 TEACHERS = ("conv", "attention", "both")  # of ours; all else is a file
 DISTILS: "tuple[Distil, ...]" = ("logits", "features", "walk")  # the first is the default
+TRAIN_ON: "tuple[TrainOn, ...]" = ("cpu", "cuda")
 SAMPLERS = ("exact", "tpe", "nsga2", "nsga3", "gp", "random")
 
 
@@ -152,6 +154,9 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     search.add_argument(
         "--workers", type=positive_int, default=cores(), metavar="W", help="(%(default)s: cores)"
     )
+    search.add_argument(
+        "--train-on", choices=TRAIN_ON, default=TRAIN_ON[0], help="what trains (%(default)s)"
+    )
     _add_run_options(parser)
 
 
@@ -260,6 +265,7 @@ def _search(chosen: argparse.Namespace) -> int:
         quiet=chosen.quiet,
         task_sets_metric=chosen.metric is None and task_metric is not None,
         artifacts=chosen.artifacts,
+        train_on=chosen.train_on,
     )
     run = run_search(options)
     from nas.tables import print_front

@@ -18,6 +18,7 @@ from nas.run_folder import read_json
 from nas.space import Space
 from nas.training.lessons import Distil
 from nas.training.metrics import Metric
+from nas.training.recipe import TrainOn
 from nas.training.teaching import Choice, OwnModel
 from nas.training.validation import Judging, Validation
 
@@ -26,7 +27,7 @@ SAME_ON_RESUME = (
     *("data", "profile", "space", "space_file", "objectives", "metric", "validation"),
     *("distil", "teacher_kind", "own_teacher", "seed", "limits", "storage", "cost_table"),
 )
-OF_THIS_SESSION = ("command", "versions", "data", "sampler", "workers")
+OF_THIS_SESSION = ("command", "versions", "data", "sampler", "workers", "train_on")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Options:
     quiet: bool
     task_sets_metric: bool = False
     artifacts: str | None = None
+    train_on: TrainOn = "cpu"
 
 
 def open_manifest(
@@ -164,6 +166,7 @@ def _manifest(
         "own_teacher": None if own is None else hashlib.sha256(own.content).hexdigest(),
         "storage": None if options.storage is None else shown_storage(options.storage),
         "workers": options.workers,
+        "train_on": options.train_on,
         "notes": [],
     }
 

@@ -109,11 +109,13 @@ def run_search(options: Options) -> Path:
             options.max_latency_ms or DEFAULT_LATENCY_LIMIT_MS,
             judged.kind == "cross",
             options.distil or "logits",
+            options.train_on,
         )
         clock_ = Clock(options.budget_s, 0.0, began_s)
         session = _Session(options, task, judged, rules, manifest, clock_, progress)
         session.notes += about_data
-        with pool(options.workers, source_of(given), bench(judged.kind)) as workers:
+        ready = bench(judged.kind, options.train_on)
+        with pool(options.workers, source_of(given), ready) as workers:
             session.search(workers, chosen)
         session.finish()
     return options.out

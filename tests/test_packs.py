@@ -30,6 +30,7 @@ from nas.training.validation import judging
 from nas.training.workers import Training
 
 torch.set_num_threads(1)
+CPU = torch.device("cpu")
 
 LAYERS = [
     Conv2d("o", ("in",), 7, (1, 1), (1, 1), "valid", 8, True),
@@ -323,12 +324,12 @@ def test_what_may_be_packed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_with_what_recipes_students_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert joins(RECIPE)
-    assert not joins(replace(RECIPE, hint="relation"))
-    assert not joins(replace(RECIPE, learned_scales=True))
-    assert not joins(replace(RECIPE, gradual_share=0.5))
+    assert joins(RECIPE, CPU)
+    assert not joins(replace(RECIPE, hint="relation"), CPU)
+    assert not joins(replace(RECIPE, learned_scales=True), CPU)
+    assert not joins(replace(RECIPE, gradual_share=0.5), CPU)
     monkeypatch.setattr(fused, "library", lambda: None)
-    assert not joins(RECIPE)
+    assert not joins(RECIPE, CPU)
 
 
 def test_students_of_two_shapes_are_no_pack() -> None:

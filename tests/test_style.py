@@ -25,7 +25,7 @@ MOST_FUNCTION_LINES = 60
 CONFINED = {
     "torch": {"fake_quantise", "fused", "linear_layer", "mdcsa", "sequence_layers", "student"}
     | {"hints", "low_bits", "loop", "evaluate", "teacher_training", "workers"}
-    | {"fused_layer", "packs"},
+    | {"capture", "fused_layer", "packs"},
     "optuna": {"exact_cost", "genes", "samplers", "study"}
     | {"meeting", "requeue", "shared", "shared_ledger", "storage"},
     "sqlalchemy": {"meeting", "shared", "storage", "study"},

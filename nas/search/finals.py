@@ -281,7 +281,8 @@ class _Race:
         record, repetition = job
         if repetition == 1 or self.rules.distil == "features":
             return [job]
-        if not packable(self.rules.space.parse(record.architecture).lower()):
+        graph = self.rules.space.parse(record.architecture).lower()
+        if not packable(graph, self.rules.train_on):
             return [job]
         left = _left(record.id, self.ledger.scores(record.id), self._begun(running))
         return [(record, other) for other in left]

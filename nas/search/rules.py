@@ -16,6 +16,7 @@ from nas.search import pareto
 from nas.space import Problem, Space
 from nas.training.lessons import Distil
 from nas.training.metrics import Metric
+from nas.training.recipe import TrainOn
 
 OBJECTIVES = ("error", "ram", "flash", "latency")
 MOST_EXPORTED = 40
@@ -30,6 +31,7 @@ class Rules:
         teacher: file of the answers of the run's teacher; None without distillation.
         crosswise: as in `training.validation`.
         distil: what a teacher teaches by.
+        train_on: by what this session trains.
     """
 
     space: Space
@@ -43,6 +45,7 @@ class Rules:
     latency_scale_ms: float
     crosswise: bool = False
     distil: Distil = "logits"
+    train_on: TrainOn = "cpu"
 
     @property
     def teacher_name(self) -> str:

@@ -17,7 +17,8 @@ def lessons_of(bench: Bench, model: IntegerModel) -> Lessons:
     Where rows are judged crosswise it must not teach what is judged: it was trained on every row.
     """
     used = [source.name for source in model.graph.inputs]
-    bank = {name: bench.training.inputs[name].permute(0, 1, 3, 4, 2).numpy() for name in used}
+    inputs = bench.training.inputs
+    bank = {name: inputs[name].permute(0, 1, 3, 4, 2).cpu().numpy() for name in used}
     scale = np.float32(model.scales[model.graph.output].scale)  # the zero point falls out
     answers = [
         log_softmax(reference.run(model, {k: v[copy] for k, v in bank.items()}) * scale)

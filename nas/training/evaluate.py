@@ -24,7 +24,7 @@ from nas.training.lessons import Lessons
 from nas.training.loop import Network, TrainingSet, predict, train, training_set
 from nas.training.metrics import Metric
 from nas.training.packs import pack, unpack
-from nas.training.recipe import Recipe, student_recipe
+from nas.training.recipe import Recipe, TrainOn, student_recipe
 from nas.training.scoring import classify
 from nas.training.student import Student, to_integer
 from nas.training.trained_file import pack as pack_model
@@ -51,8 +51,8 @@ class Bench:
     labels: dict[SplitName, NDArray[np.int64]]
 
 
-def prepare(task: Task, judged: Judging, bank_seed: int) -> Bench:
-    """Quantises every split and makes the augmentation bank."""
+def prepare(task: Task, judged: Judging, bank_seed: int, train_on: TrainOn = "cpu") -> Bench:
+    """Quantises every split and makes the augmentation bank, where it is trained on."""
     rows: dict[SplitName, NDArray[np.int64]]
     rows = {"train": judged.train, "val": judged.held_out, "test": task.rows("test")}
     inputs: dict[SplitName, dict[str, Int8]] = {}
@@ -68,7 +68,7 @@ def prepare(task: Task, judged: Judging, bank_seed: int) -> Bench:
     strength = strength_for(problem.sensors, len(task.rows("train")))
     bank = make_bank(problem.sensors, inputs["train"], scales, strength, bank_seed)
     data = training_set(bank, scales, labels["train"], task.classes, None)
-    return Bench(task, problem, judged, data, inputs, labels)
+    return Bench(task, problem, judged, data.to(torch.device(train_on)), inputs, labels)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Trained:
     Attributes:
         model: content of its `trained_file`; None where it was left halfway.
         val_score: of the integers, on the rows that judge; None likewise.
-        train_s: seconds of CPU.
+        train_s: seconds of CPU; by the clock where a CUDA device trained it.
         halfway_score: of the student in the middle of its training, before there were integers;
             None where it was not looked at.
     """
@@ -160,7 +160,8 @@ def train_pack(
     Raises:
         FloatingPointError: a training has diverged.
     """
-    start = time.process_time()
+    clock_s = time.process_time if bench.training.device.type == "cpu" else time.perf_counter
+    start = clock_s()
     fold = bench.judging.fold
     looks = [None if w.hurdle is None else Halfway(bench, metric, w.hurdle) for w in wanted]
     if fold is None:
@@ -171,7 +172,7 @@ def train_pack(
         models, answers = _fit_in_turn(bench, fold, wanted, recipe, teacher)
         if final:
             models = fit_pack(wanted, taught(bench, teacher, 0), recipe)
-    seconds = (time.process_time() - start) / len(wanted)
+    seconds = (clock_s() - start) / len(wanted)
     if not models:
         return [Trained(None, None, seconds, _seen(look)) for look in looks]
     labels, classes = bench.labels["val"], bench.task.classes
@@ -191,10 +192,10 @@ def _trained(
     recipe: Recipe,
     looks: Sequence[Halfway | None],
 ) -> list[Student]:
-    """The trained networks; none where they were left halfway."""
+    """The trained networks, back on the CPU; none where they were left halfway."""
     nets = [student(w.graph, data, recipe, w.seed) for w in wanted]
     if len(nets) == 1:
-        return nets if train(nets[0], data, recipe, wanted[0].seed, looks[0]) else []
+        return [nets[0].cpu()] if train(nets[0], data, recipe, wanted[0].seed, looks[0]) else []
     joined = pack(nets)
 
     def goes_on(net: Network) -> bool:
@@ -205,7 +206,7 @@ def _trained(
     if not train(joined, data, recipe, [w.seed for w in wanted], watched):
         return []
     unpack(joined, nets)
-    return nets
+    return [net.cpu() for net in nets]
 
 
 def _fit_in_turn(
@@ -243,15 +244,17 @@ def taught(bench: Bench, teacher: Lessons | None, number: int) -> TrainingSet:
     answers, features = teacher.part(number)
     return replace(
         bench.training,
-        teacher=torch.from_numpy(answers),
-        features=None if features is None else torch.from_numpy(features),
+        teacher=torch.from_numpy(answers).to(bench.training.device),
+        features=None if features is None else torch.from_numpy(features).to(bench.training.device),
     )
 
 
 def student(graph: Graph, data: TrainingSet, recipe: Recipe, seed: int) -> Student:
     """The network of `graph` before its training."""
     torch.manual_seed(seed)
-    return Student(graph, data.scales, dropout=recipe.dropout, learned_scales=recipe.learned_scales)
+    learned = recipe.learned_scales
+    net = Student(graph, data.scales, dropout=recipe.dropout, learned_scales=learned)
+    return net.to(data.device)
 
 
 def recipe_of(

@@ -152,9 +152,7 @@ class LinearLayer(nn.Module):
         """
         return self._apart(self._normalised(x, in_scale, frozen))
 
-    def _normalised(
-        self, x: Tensor, in_scale: Callable[[], Tensor] | None, frozen: bool
-    ) -> Tensor:
+    def _normalised(self, x: Tensor, in_scale: Callable[[], Tensor] | None, frozen: bool) -> Tensor:
         weight: Tensor = self.weight
         scale: Tensor | None = None
         if in_scale is not None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.network.numerics import Int8
+from nas.training.capture import captured
 from nas.training.hints import HintLoss
 from nas.training.low_bits import least_bits
 from nas.training.mdcsa import DualAttention
@@ -20,6 +21,7 @@ from nas.training.student import Student
 
 Network: TypeAlias = Student | DualAttention
 Rows: TypeAlias = NDArray[np.int64]
+Phase: TypeAlias = tuple[bool, int]
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,25 @@ class TrainingSet:
     teacher: Tensor | None = None
     features: Tensor | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where it lies, and what it trains is trained."""
+        return self.labels.device
+
+    def to(self, device: torch.device) -> "TrainingSet":
+        """The same on a device."""
+        return TrainingSet(
+            {name: x.to(device) for name, x in self.inputs.items()},
+            self.scales,
+            self.labels.to(device),
+            self.classes,
+            None if self.teacher is None else self.teacher.to(device),
+            None if self.features is None else self.features.to(device),
+        )
+
     def subset(self, rows: NDArray[np.bool_], names: Iterable[str] | None = None) -> "TrainingSet":
         """The rows of a mask (n,) in every copy, of some modalities or of all."""
-        mask = torch.from_numpy(rows)
+        mask = torch.from_numpy(rows).to(self.device)
         return TrainingSet(
             {name: self.inputs[name][:, mask] for name in names or self.inputs},
             self.scales,
@@ -79,7 +97,7 @@ def train(
     seed: int | Sequence[int],
     goes_on: Callable[[Network], bool] | None = None,
 ) -> bool:
-    """Trains `net` in place, on the modalities that its graph uses.
+    """Trains `net` in place, on the modalities that its graph uses and the device of the data.
 
     Args:
         seed: of the order of the rows; those of a pack's members, each with an order of its own.
@@ -100,24 +118,30 @@ def train(
     if hint is not None and hint.map is not None:
         optimiser.add_param_group({"params": list(hint.parameters()), "weight_decay": 0.0})
     weights = _class_weights(data) if recipe.class_weighting else None
-    copies, n = next(iter(data.inputs.values())).shape[:2]
-    batches = zip(*(_batches(s, copies, n, recipe) for s in seeds), strict=True)
-    frozen_from = round(recipe.steps * (1 - recipe.frozen_share))
-    halfway = round(recipe.steps * HALFWAY)
-    for step, drawn in enumerate(batches):
-        if isinstance(net, Student) and net.quantised and step == frozen_from:
-            net.freeze()
-        if isinstance(net, Student) and recipe.gradual_share:
-            net.hold_bits(least_bits(step / recipe.steps, recipe.gradual_share))
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.peak_rate * _one_cycle(step / recipe.steps, recipe.warmup_share)
-        which, rows = (torch.from_numpy(np.concatenate(each)) for each in zip(*drawn, strict=True))
+
+    def learn(which: Tensor, rows: Tensor) -> Tensor:
         loss = _loss(net, data, recipe, weights, which, rows, len(seeds))
         if hint is not None and data.features is not None:
             loss = loss + recipe.hint_weight * hint(net.features, data.features[which, rows])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+        return loss.detach()
+
+    copies, n = next(iter(data.inputs.values())).shape[:2]
+    batches = zip(*(_batches(s, copies, n, recipe) for s in seeds), strict=True)
+    halfway = round(recipe.steps * HALFWAY)
+    phase: Phase | None = None
+    for step, drawn in enumerate(batches):
+        if phase != (now := _phase(recipe, step)):
+            phase = now
+            _enter(net, phase)
+            make_step = captured(learn, data.device)
+        _set_rate(
+            optimiser, recipe.peak_rate * _one_cycle(step / recipe.steps, recipe.warmup_share)
+        )
+        which, rows = (np.concatenate(each) for each in zip(*drawn, strict=True))
+        loss = make_step(_on(data.device, which), _on(data.device, rows))
         if goes_on is not None and step + 1 == halfway:
             _require_finite(loss, halfway)
             if not goes_on(net):
@@ -126,6 +150,21 @@ def train(
     _require_finite(loss, recipe.steps)
     net.eval()
     return True
+
+
+def _phase(recipe: Recipe, step: int) -> Phase:
+    """(whether statistics and ranges are frozen, least bits of the weights) at a step."""
+    frozen = step >= round(recipe.steps * (1 - recipe.frozen_share))
+    least = least_bits(step / recipe.steps, recipe.gradual_share) if recipe.gradual_share else 2
+    return frozen, least
+
+
+def _enter(net: Network, phase: Phase) -> None:
+    if isinstance(net, Student) and net.quantised:
+        frozen, least = phase
+        net.hold_bits(least)
+        if frozen:
+            net.freeze()
 
 
 def _batches(seed: int, copies: int, n: int, recipe: Recipe) -> Iterator[tuple[Rows, Rows]]:
@@ -141,6 +180,10 @@ def _batches(seed: int, copies: int, n: int, recipe: Recipe) -> Iterator[tuple[R
         yield rng.integers(0, copies, batch_size), rows
 
 
+def _on(device: torch.device, rows: Rows) -> Tensor:
+    return torch.from_numpy(rows).to(device)
+
+
 def _require_finite(loss: Tensor, step: int) -> None:
     if not math.isfinite(loss.item()):
         raise FloatingPointError(f"training diverged: loss {loss.item()} at step {step}")
@@ -152,7 +195,8 @@ def _hint(net: Network, data: TrainingSet, recipe: Recipe) -> HintLoss | None:
         return None
     if data.features is None:
         raise ValueError(f"a hint by {recipe.hint} needs a teacher's features")
-    return HintLoss(recipe.hint, net.graph.shapes[net.feature_tensor][-1], data.features)
+    width = net.graph.shapes[net.feature_tensor][-1]
+    return HintLoss(recipe.hint, width, data.features).to(data.device)
 
 
 def _loss(
@@ -190,14 +234,25 @@ def _loss(
 
 def _optimiser(net: Network, recipe: Recipe) -> torch.optim.Optimizer:
     parameters = [p for p in net.parameters() if p.requires_grad]
+    device = parameters[0].device
+    repeated = device.type == "cuda"  # a recorded step finds its rate and its number in tensors
     return torch.optim.AdamW(
         [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ],
-        lr=recipe.peak_rate,
+        lr=torch.tensor(recipe.peak_rate, device=device) if repeated else recipe.peak_rate,
         fused=True,
+        capturable=repeated,
     )
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def _class_weights(data: TrainingSet) -> Tensor:
@@ -223,15 +278,20 @@ def predict(
 def answers(
     net: Network, inputs: Mapping[str, Tensor], scales: Mapping[str, float], batch_size: int = 512
 ) -> tuple[Tensor, Tensor]:
-    """(n, classes) logits and (n, width) features, the mean over positions of a map's."""
+    """(n, classes) logits and (n, width) features, the mean over positions of a map's.
+
+    The inputs may lie elsewhere than the network; what is returned lies on the CPU.
+    """
     net.eval()
+    device = next(net.parameters()).device
     n = len(next(iter(inputs.values())))
     logits, features = [], []
     for start in range(0, n, batch_size):
         batch = {
-            name: inputs[name][start : start + batch_size].float().mul_(scales[name])
+            name: inputs[name][start : start + batch_size].to(device).float().mul_(scales[name])
             for name in net.inputs
         }
-        logits.append(net(batch))
-        features.append(net.features.flatten(2).mean(2) if net.features.ndim > 2 else net.features)
+        logits.append(net(batch).cpu())
+        held = net.features.flatten(2).mean(2) if net.features.ndim > 2 else net.features
+        features.append(held.cpu())
     return torch.cat(logits), torch.cat(features)

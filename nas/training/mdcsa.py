@@ -129,8 +129,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _with_positions(x: Tensor) -> Tensor:
     """x (batch, steps, hidden) * sqrt(hidden) + sines and cosines of 1 to 1 / 10,000 a step."""
     steps, hidden = x.shape[1:]
-    rate = torch.exp(torch.arange(0, hidden, 2) * (-math.log(10_000.0) / hidden))
-    angle = torch.arange(steps)[:, None] * rate
+    even = torch.arange(0, hidden, 2, device=x.device)
+    rate = torch.exp(even * (-math.log(10_000.0) / hidden))
+    angle = torch.arange(steps, device=x.device)[:, None] * rate
     return x * math.sqrt(hidden) + torch.stack([angle.sin(), angle.cos()], 2).flatten(1)
 
 

@@ -20,6 +20,7 @@ HALFWAY = 0.5  # share of the steps after which a search may leave a training
 FINAL_FACTOR = 2  # a front member is retrained for twice the steps of the search,
 FINAL_SEEDS = 3  # with up to so many seeds
 Hint: TypeAlias = Literal["none", "projection", "relation"]
+TrainOn: TypeAlias = Literal["cpu", "cuda"]
 HINT: Hint = "relation"  # it needs no map; neither way was seen to do better
 
 

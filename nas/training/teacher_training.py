@@ -132,7 +132,7 @@ def train_network(
     else:
         graph = teacher_graph(bench.problem, len(data.labels))
         net = Student(graph, data.scales, quantised=False, dropout=recipe.dropout)
-    train(net, seen, recipe, seed)
+    train(net.to(data.device), seen, recipe, seed)
 
     def ask(inputs: Mapping[str, torch.Tensor]) -> NDArray[np.float32]:
         log_probabilities = predict(net, inputs, data.scales).log_softmax(-1)
@@ -204,9 +204,8 @@ def run_onnx(bench: Bench, path: str) -> Answers:
             parts.append(np.atleast_1d(answer))
         return _as_log_probabilities(np.concatenate(parts), (n, bench.task.classes), path)
 
-    bank = {
-        k: v.permute(0, 1, 3, 4, 2).numpy() for k, v in bench.training.inputs.items() if k in names
-    }
+    inputs = bench.training.inputs
+    bank = {name: inputs[name].permute(0, 1, 3, 4, 2).cpu().numpy() for name in names}
     copies = range(len(bank[names[0]]))
     return Answers(
         np.stack([ask({k: v[copy] for k, v in bank.items()}) for copy in copies])[None],

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from nas.data.task import Task, load_task
-from nas.errors import DataError, NasError
+from nas.errors import DataError, NasError, RunError, ToolMissing
 from nas.interrupts import no_interrupt
 from nas.network.graph import Graph
 from nas.threads import one_thread_each
 from nas.training.lessons import Lessons, read_lessons
 from nas.training.metrics import Metric
+from nas.training.recipe import TrainOn
 from nas.training.teacher import Member
 from nas.training.validation import Validation, judging
 
@@ -106,18 +107,23 @@ def prepared() -> Any:
     return _Process.prepared
 
 
-def bench(kind: Validation) -> Callable[[Task], Any]:
+def bench(kind: Validation, train_on: TrainOn = "cpu") -> Callable[[Task], Any]:
     """What prepares a process for training: an `evaluate.Bench`, judged in this way."""
-    return functools.partial(_bench, kind)
+    return functools.partial(_bench, kind, train_on)
 
 
-def _bench(kind: Validation, task: Task) -> Any:
+def _bench(kind: Validation, train_on: TrainOn, task: Task) -> Any:
     import torch
 
     from nas.training.evaluate import prepare
 
     torch.set_num_threads(1)
-    return prepare(task, judging(task, kind), BANK_SEED)
+    if train_on == "cuda" and not torch.cuda.is_available():
+        raise ToolMissing(
+            f"--train-on cuda: torch {torch.__version__} finds no CUDA device on this machine;"
+            " leave the option out, or install torch for the device's CUDA version"
+        )
+    return prepare(task, judging(task, kind), BANK_SEED, train_on)
 
 
 def _end_with_parent() -> None:
@@ -139,7 +145,8 @@ def train_member(metric: Metric, member: Member, seed: int) -> Any:
     """`teacher.Answers` of one member of a teacher, trained in a worker."""
     from nas.training import teacher_training
 
-    return teacher_training.train_member(prepared(), metric, member, seed)
+    with _enough_memory():
+        return teacher_training.train_member(prepared(), metric, member, seed)
 
 
 def ask_onnx(path: str) -> Any:
@@ -154,16 +161,29 @@ def train(training: Training) -> Any:
     from nas.training.evaluate import train_student
 
     recipe, lessons = _taught(training)
-    return train_student(
-        prepared(),
-        training.graph,
-        recipe,
-        training.metric,
-        lessons,
-        training.seed,
-        training.final,
-        training.hurdle,
-    )
+    with _enough_memory():
+        return train_student(
+            prepared(),
+            training.graph,
+            recipe,
+            training.metric,
+            lessons,
+            training.seed,
+            training.final,
+            training.hurdle,
+        )
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Raises RunError where a CUDA device has not."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        what = str(error).splitlines()[0]
+        raise RunError(f"--train-on cuda: {what}; use fewer --workers and --resume") from None
 
 
 def train_several(trainings: Sequence[Training]) -> Any:
@@ -177,9 +197,9 @@ def train_several(trainings: Sequence[Training]) -> Any:
 
     first = trainings[0]
     recipe, lessons = _taught(first)
-    if len(trainings) > 1 and joins(recipe):
+    if len(trainings) > 1 and joins(recipe, prepared().training.device):
         wanted = [Wanted(t.graph, t.seed, t.hurdle) for t in trainings]
-        with suppress(FloatingPointError):  # one of them has diverged: which?
+        with suppress(FloatingPointError), _enough_memory():  # has one of them diverged? which?
             return train_pack(prepared(), wanted, recipe, first.metric, lessons, first.final)
     return [_or_error(training) for training in trainings]
 
