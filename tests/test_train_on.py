@@ -251,11 +251,30 @@ def test_every_batch_is_learned_once_and_in_order(monkeypatch: pytest.MonkeyPatc
     assert card.log == ["wait", "aside", "wait"] * WARM_UP + ["record", *["replay"] * 3]
 
 
-def test_a_cpu_records_nothing() -> None:
+def test_no_autograd_graph_outlives_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a recording would find gradients' accumulators of another stream."""
+    net = Student(toy_graph(), SCALES)
+    held: list[bool] = []
+
+    def watch(step: Step) -> Step:
+        def watched(which: Tensor, rows: Tensor) -> Tensor:
+            loss = step(which, rows)
+            held.extend((loss.requires_grad, net.features.requires_grad))
+            return loss
+
+        return watched
+
+    monkeypatch.setattr(loop, "captured", lambda step, _: watch(step))
+    assert loop.train(net, toy_set(), replace(RECIPE, steps=2), 0)
+    assert held == [False] * 4
+
+
+def test_a_cpu_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def step(which: Tensor, rows: Tensor) -> Tensor:
         return which
 
     assert capture.captured(step, torch.device("cpu")) is step
+    monkeypatch.setattr(capture.torch, "cuda", Card())
     assert isinstance(capture.captured(step, CUDA), CapturedStep)
 
 

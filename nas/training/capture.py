@@ -24,6 +24,7 @@ class CapturedStep:
 
     def __init__(self, step: Step) -> None:
         self._step, self._made = step, 0
+        self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, which: Tensor, rows: Tensor) -> Tensor:
@@ -43,11 +44,10 @@ class CapturedStep:
 
     def _aside(self, which: Tensor, rows: Tensor) -> Tensor:
         """On a stream of its own, as recording is: what a library prepares is prepared for it."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):
             loss = self._step(which, rows)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self._side)
         return loss
 
 

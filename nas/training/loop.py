@@ -126,6 +126,8 @@ def train(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+        # The last hold on a step's autograd graph: what a recording needs is made anew in it.
+        net.features = net.features.detach()
         return loss.detach()
 
     copies, n = next(iter(data.inputs.values())).shape[:2]
