@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.network.numerics import Int8
-from nas.training.capture import captured
+from nas.training.capture import Step, captured
 from nas.training.hints import HintLoss
 from nas.training.low_bits import least_bits
 from nas.training.mdcsa import DualAttention
@@ -117,19 +117,7 @@ def train(
     optimiser = _optimiser(net, recipe)
     if hint is not None and hint.map is not None:
         optimiser.add_param_group({"params": list(hint.parameters()), "weight_decay": 0.0})
-    weights = _class_weights(data) if recipe.class_weighting else None
-
-    def learn(which: Tensor, rows: Tensor) -> Tensor:
-        loss = _loss(net, data, recipe, weights, which, rows, len(seeds))
-        if hint is not None and data.features is not None:
-            loss = loss + recipe.hint_weight * hint(net.features, data.features[which, rows])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        # The last hold on a step's autograd graph: what a recording needs is made anew in it.
-        net.features = net.features.detach()
-        return loss.detach()
-
+    learn = _learner(net, data, recipe, hint, optimiser, len(seeds))
     copies, n = next(iter(data.inputs.values())).shape[:2]
     batches = zip(*(_batches(s, copies, n, recipe) for s in seeds), strict=True)
     halfway = round(recipe.steps * HALFWAY)
@@ -152,6 +140,31 @@ def train(
     _require_finite(loss, recipe.steps)
     net.eval()
     return True
+
+
+def _learner(
+    net: Network,
+    data: TrainingSet,
+    recipe: Recipe,
+    hint: HintLoss | None,
+    optimiser: torch.optim.Optimizer,
+    members: int,
+) -> Step:
+    """A step of a training but for its rate."""
+    weights = _class_weights(data) if recipe.class_weighting else None
+
+    def learn(which: Tensor, rows: Tensor) -> Tensor:
+        loss = _loss(net, data, recipe, weights, which, rows, members)
+        if hint is not None and data.features is not None:
+            loss = loss + recipe.hint_weight * hint(net.features, data.features[which, rows])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        # The last hold on a step's autograd graph: what a recording needs is made anew in it.
+        net.features = net.features.detach()
+        return loss.detach()
+
+    return learn
 
 
 def _phase(recipe: Recipe, step: int) -> Phase:
