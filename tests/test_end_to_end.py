@@ -365,6 +365,15 @@ def test_resume_adds_trials_and_trains_nothing_again(world: World, copy: Path) -
     assert all(row["id"] in page for row in front)
 
 
+def test_a_device_that_is_not_there(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(world.environment, "CUDA_VISIBLE_DEVICES", "")
+    arguments = ("--data", world.data, "--trials", 1, "--train-on", "cuda")
+    line = world.refused(*arguments, "--no-distil", "--out", tmp_path / "run")
+    assert "--train-on cuda: torch" in line and "finds no CUDA device" in line
+
+
 def test_what_resume_refuses(world: World, copy: Path, tmp_path: Path) -> None:
     before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
     other = write_data(tmp_path / "other.npz", seed=9)

@@ -654,15 +654,21 @@ def test_finals_of_an_earlier_session_are_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("distil", "most_macs", "sizes"),
+    ("distil", "most_macs", "train_on", "sizes"),
     (
-        ("logits", 1000, {1, 2}),
-        ("features", 1000, {1}),  # features teach one at a time
-        ("logits", 0, {1}),  # a pack of large networks would keep one process as long as two
+        ("logits", 1000, "cpu", {1, 2}),
+        ("features", 1000, "cpu", {1}),  # features teach one at a time
+        ("logits", 0, "cpu", {1}),  # a pack of large networks would keep one process as long as two
+        ("logits", 0, "cuda", {1, 2}),
     ),
 )
 def test_what_is_trained_as_one(
-    distil: Any, most_macs: int, sizes: set[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    distil: Any,
+    most_macs: int,
+    train_on: Any,
+    sizes: set[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: set[int] = set()
 
@@ -674,7 +680,7 @@ def test_what_is_trained_as_one(
 
     monkeypatch.setattr("nas.training.packable.MOST_MACS", most_macs)
     pool: Any = Sizes(final_score)
-    given = replace(rules(), distil=distil)
+    given = replace(rules(), distil=distil, train_on=train_on)
     train_finals(given, FRONT, pool, tmp_path, lambda: float("inf"), Progress(quiet=True))
     assert seen == sizes and len(pool.jobs) == len(FRONT) * FINAL_SEEDS
 

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
@@ -288,7 +288,7 @@ def task(toy_arrays: Arrays) -> Task:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
-    """Where losses lay, whose values are not there to be looked at."""
+    """Where batches and losses lay, whose values are not there to be looked at."""
     original = loop._optimiser
 
     def make(net: loop.Network, recipe: Recipe) -> torch.optim.Optimizer:
@@ -300,6 +300,15 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
 
     monkeypatch.setattr(loop, "_optimiser", make)
     seen: list[torch.device] = []
+
+    def batch(step: Step, device: torch.device) -> Step:
+        def noted(which: Tensor, rows: Tensor) -> Tensor:
+            seen.extend((which.device, rows.device, device))
+            return step(which, rows)
+
+        return noted
+
+    monkeypatch.setattr(loop, "captured", batch)
     monkeypatch.setattr(loop, "_require_finite", lambda loss, _: seen.append(loss.device))
     return seen
 
@@ -332,12 +341,11 @@ def test_what_lies_elsewhere_is_refused(elsewhere: list[torch.device]) -> None:
 def test_students_of_every_space_are_trained_there(
     space: str, task: Task, elsewhere: list[torch.device]
 ) -> None:
-    data = prepare(task, judging(task, "split"), 0).training.to(META)
-    problem = prepare(task, judging(task, "split"), 0).problem
-    for start in SPACES[space].starts(problem):
-        made = SPACES[space].sample(FixedTrial(start), problem).lower()
-        net = evaluate.student(made, data, RECIPE, 0)
-        assert loop.train(net, data, replace(RECIPE, steps=2), 0)
+    bench = prepare(task, judging(task, "split"), 0, cast(TrainOn, "meta"))
+    for start in SPACES[space].starts(bench.problem):
+        made = SPACES[space].sample(FixedTrial(start), bench.problem).lower()
+        net = evaluate.student(made, bench.training, RECIPE, 0)
+        assert loop.train(net, bench.training, replace(RECIPE, steps=2), 0)
     assert set(elsewhere) == {META}
 
 
@@ -366,6 +374,15 @@ def test_teachers_are_trained_there(
         net = Student(graph, data.scales, quantised=False)
     assert loop.train(net.to(META), data, replace(RECIPE, steps=2), 0)
     assert set(elsewhere) == {META}
+
+
+def test_a_network_is_asked_where_it_lies() -> None:
+    """It answers there to inputs from the CPU; only its answers cannot come back from `meta`."""
+    net = student(toy_graph()).to(META)
+    inputs = {name: x[0] for name, x in toy_set().inputs.items()}
+    with pytest.raises(RuntimeError, match="Cannot copy out of meta tensor"):
+        loop.predict(net, inputs, SCALES)
+    assert net.features.device == META
 
 
 def test_what_comes_back_lies_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
