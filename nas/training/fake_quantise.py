@@ -100,16 +100,15 @@ def quantise_weight(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 class _QuantiseRows(torch.autograd.Function):
-    """`_QuantiseWeights` where every row has bits of its own."""
+    """`_QuantiseWeights` where every row has a limit of its own."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, weight: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
         scale = weight_scale(weight, 8)
-        limit = torch.full_like(scale, weight_limit(8))
-        for width in (4, 2):
-            scale = torch.where(bits == width, weight_scale(weight, width), scale)
-            limit = torch.where(bits == width, weight_limit(width), limit)
-        held, inside = _by_operations(weight, scale, -limit, limit)
+        for bits in (4, 2):
+            those = limits == weight_limit(bits)
+            scale = torch.where(those, weight_scale(weight, bits), scale)
+        held, inside = _by_operations(weight, scale, -limits, limits)
         ctx.mark_non_differentiable(scale)
         ctx.save_for_backward(inside)
         return held, scale
@@ -119,9 +118,9 @@ class _QuantiseRows(torch.autograd.Function):
         return _kept(gradients[0], *ctx.saved_tensors), None
 
 
-def quantise_rows(weight: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
-    """`quantise_weight` by tensor operations, at (out, 1, 1, 1) bits: 8, 4 or 2."""
-    return _QuantiseRows.apply(weight, bits)  # type: ignore[no-any-return, no-untyped-call]
+def quantise_rows(weight: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+    """`quantise_weight` by tensor operations, at the bits of (out, 1, 1, 1) `weight_limit`s."""
+    return _QuantiseRows.apply(weight, limits)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _FollowAndQuantise(torch.autograd.Function):

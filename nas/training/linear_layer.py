@@ -106,15 +106,15 @@ class LinearLayer(nn.Module):
         self.window_values = rows * columns * fan_in if gathered else 0  # of one map
         self.bits = op.weight_bits  # more for a while, where bits come down gradually
         self.members: tuple[int, ...] = ()  # bits of each of several students packed into one
-        self.row_bits: Tensor  # (members x out, 1, 1, 1)
+        self.limits: Tensor  # of their weights: (members x out, 1, 1, 1)
         self.log_scale: nn.Parameter | None = None
 
     def join(self, members: tuple[int, ...]) -> None:
         """Becomes the layer of several students, each at its own bits."""
         self.members = members
-        bits = torch.tensor(members, device=self.weight.device)
-        rows = bits.repeat_interleave(len(self.bias) // len(members))
-        self.register_buffer("row_bits", rows.view(-1, 1, 1, 1))
+        limits = torch.tensor([weight_limit(bits) for bits in members]).to(self.weight)
+        rows = limits.repeat_interleave(len(self.bias) // len(members))
+        self.register_buffer("limits", rows.view(-1, 1, 1, 1))
 
     def hold_bits(self, least: int) -> None:
         """Quantises to `least` bits, if the graph does not say more, from now on."""
@@ -160,7 +160,7 @@ class LinearLayer(nn.Module):
                 scale = self.scale()
                 weight = learned_quantise(weight, scale, weight_limit(2))
             elif self.members:
-                weight, scale = quantise_rows(weight, self.row_bits)
+                weight, scale = quantise_rows(weight, self.limits)
             else:
                 weight, scale = quantise_weight(weight, self.bits)
         y = self._convolve(x, weight)
