@@ -41,6 +41,8 @@ def step_ms(graph: Graph, bench: Bench, recipe: Recipe, members: int) -> float:
     clock_s = time.process_time if on_cpu else time.perf_counter
     best = float("inf")
     for _ in range(ROUNDS):
+        if not on_cpu:
+            torch.cuda.empty_cache()
         nets = [student(graph, data, recipe, seed) for seed in range(members)]
         net = pack(nets) if members > 1 else nets[0]
         began: list[float] = []
@@ -87,6 +89,7 @@ def measured(graph: Graph, bench: Bench, members: int) -> dict[str, object]:
     recipe = Recipe(2 * STEPS, whole.batch_size, dropout=whole.dropout, frozen_share=0.0)
     on_cpu, used = bench.training.device.type == "cpu", 0
     if not on_cpu:
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     ms = step_ms(graph, bench, recipe, members)
     plain_ms = ms

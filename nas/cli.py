@@ -33,6 +33,7 @@ VALIDATIONS, FEW_ROWS = ("split", "cross"), 200
 TEACHERS = ("conv", "attention", "both")  # of ours; all else is a file
 DISTILS: "tuple[Distil, ...]" = ("logits", "features", "walk")  # the first is the default
 TRAIN_ON: "tuple[TrainOn, ...]" = ("cpu", "cuda")
+MOST_ON_DEVICE = 4  # processes without --workers: each holds libraries and data in its memory
 SAMPLERS = ("exact", "tpe", "nsga2", "nsga3", "gp", "random")
 
 
@@ -152,7 +153,10 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--hours", type=positive, metavar="H")
     search.add_argument("--seed", type=int, default=0, metavar="N")
     search.add_argument(
-        "--workers", type=positive_int, default=cores(), metavar="W", help="(%(default)s: cores)"
+        "--workers",
+        type=positive_int,
+        metavar="W",
+        help=f"({cores()}: cores; with --train-on cuda {MOST_ON_DEVICE} at most)",
     )
     search.add_argument(
         "--train-on", choices=TRAIN_ON, default=TRAIN_ON[0], help="what trains (%(default)s)"
@@ -257,7 +261,7 @@ def _search(chosen: argparse.Namespace) -> int:
         validation=chosen.validation,
         verify=not chosen.no_verify,
         cc=chosen.cc,
-        workers=chosen.workers,
+        workers=chosen.workers or _processes(chosen.train_on),
         storage=chosen.storage,
         out=out,
         seed=chosen.seed,
@@ -272,6 +276,11 @@ def _search(chosen: argparse.Namespace) -> int:
 
     print_front(run)
     return 0
+
+
+def _processes(train_on: "TrainOn") -> int:
+    """Without --workers; one device is shared by all."""
+    return cores() if train_on == "cpu" else min(cores(), MOST_ON_DEVICE)
 
 
 def _check_sharing(chosen: argparse.Namespace) -> None:

@@ -423,4 +423,5 @@ def test_who_diverges_takes_no_other_along(
     made = workers.train_several(jobs)
     assert sizes == [3, 1, 1, 1]
     assert isinstance(made[1], FloatingPointError) and "diverged" in str(made[1])
+    assert made[1].__traceback__ is None, "it would hold the network"
     assert made[0].model is not None and made[2].model is not None

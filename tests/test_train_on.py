@@ -20,6 +20,7 @@ from test_training import graph as toy_graph
 from test_validation import Arrays, genes
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional
 
 from nas import cli
 from nas.data.task import Task, make_task
@@ -178,6 +179,67 @@ def _as_numbers(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+def asks_the_host(recipe: Recipe, net: Student, data: TrainingSet) -> set[str]:
+    """Operators of a step, but the optimiser's, that wait for a device's values."""
+    waiting = {"aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select"}
+    optimiser = loop._optimiser(net, recipe)
+    optimiser.step = lambda: None  # type: ignore[assignment, method-assign]
+    hint = loop._hint(net, data, recipe)
+    step = loop._learner(net.train(), data, recipe, hint, optimiser, 1)
+    with torch.profiler.profile() as profile:
+        step(torch.zeros(30, dtype=torch.int64), torch.arange(30))
+    return waiting & {event.key for event in profile.key_averages()}
+
+
+WEIGHTED = replace(SHORT, class_weighting=True, label_smoothing=0.05)  # as teachers have it
+
+
+@pytest.mark.usefixtures("by_operations")
+@pytest.mark.parametrize("name", (*RECIPES, "teacher"))
+def test_a_step_asks_the_host_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trace does not see it: torch chooses other operators where it is watched."""
+    recipe = RECIPES.get(name, WEIGHTED)
+    net = Student(toy_graph(2), SCALES, learned_scales=recipe.learned_scales)
+    assert asks_the_host(recipe, net, teacher_set()) == set()
+    monkeypatch.setattr(loop, "_cross_entropy", torch_cross_entropy)
+    assert bool(asks_the_host(WEIGHTED, net, teacher_set())), "as this would be seen"
+
+
+def torch_cross_entropy(x: Tensor, y: Tensor, weights: Tensor | None, share: float) -> Tensor:
+    return functional.cross_entropy(x, y, weight=weights, label_smoothing=share)
+
+
+@pytest.mark.parametrize("weighted", (False, True))
+@pytest.mark.parametrize("share", (0.0, 0.05))
+def test_cross_entropy_is_that_of_torch(weighted: bool, share: float) -> None:
+    torch.manual_seed(0)
+    weights = torch.rand(7) if weighted else None
+    found = []
+    for way in (loop._cross_entropy, torch_cross_entropy):
+        logits = torch.linspace(-3, 3, 70).view(10, 7).sin().requires_grad_()
+        loss = way(logits, torch.arange(10) % 7, weights, share)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert logits.grad is not None
+        found.append((loss.detach(), logits.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_a_float_network_is_recorded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[Step] = []
+
+    def count(step: Step, device: torch.device) -> Step:
+        steps.append(step)
+        return step
+
+    monkeypatch.setattr(loop, "captured", count)
+    for quantised, phases in ((False, 1), (True, 2)):
+        steps.clear()
+        net = Student(toy_graph(), SCALES, quantised=quantised)
+        assert loop.train(net, toy_set(), SHORT, 0) and len(steps) == phases
+        assert net.frozen == quantised
+
+
 class Card:
     """Stands for `torch.cuda`: what is done while it records is done when it replays."""
 
@@ -201,6 +263,7 @@ class Card:
                 card.log.append("wait")
 
         self.CUDAGraph, self.Stream = CUDAGraph, Stream
+        self.refused: RuntimeError | None = None
         self._current = Stream()
 
     def current_stream(self) -> Any:
@@ -214,11 +277,14 @@ class Card:
         self._current = before
 
     @contextmanager
-    def graph(self, graph: Any) -> Iterator[None]:
+    def graph(self, graph: Any, stream: Any) -> Iterator[None]:
         self.recording = graph
         self.log.append("record")
+        assert stream is capture._side()
         yield
         self.recording = None
+        if self.refused is not None:
+            raise self.refused
 
     def do(self, work: Callable[[], None]) -> None:
         """What a kernel does."""
@@ -228,9 +294,32 @@ class Card:
             self.recording.work.append(work)
 
 
-def test_every_batch_is_learned_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    card = Card()
-    monkeypatch.setattr(capture.torch, "cuda", card)
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
+    made = Card()
+    monkeypatch.setattr(capture.torch, "cuda", made)
+    capture._side.cache_clear()
+    yield made
+    capture._side.cache_clear()
+
+
+def test_what_cannot_be_recorded_is_one_line(card: Card) -> None:
+    batch = torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
+    take = CapturedStep(lambda which, rows: torch.zeros(()))
+    for _ in range(WARM_UP):
+        take(*batch)
+    card.refused = RuntimeError("operation not permitted when stream is capturing\nmore")
+    line = (
+        r"^--train-on cuda: this device cannot record .* \(operation not permitted .* capturing\)"
+    )
+    with pytest.raises(RunError, match=line):
+        take(*batch)
+    card.refused = torch.OutOfMemoryError("full")
+    with pytest.raises(torch.OutOfMemoryError):
+        take(*batch)
+
+
+def test_every_batch_is_learned_once_and_in_order(card: Card) -> None:
     seen: list[list[int]] = []
 
     def step(which: Tensor, rows: Tensor) -> Tensor:
@@ -269,12 +358,12 @@ def test_no_autograd_graph_outlives_a_step(monkeypatch: pytest.MonkeyPatch) -> N
     assert held == [False] * 4
 
 
-def test_a_cpu_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("card")
+def test_a_cpu_records_nothing() -> None:
     def step(which: Tensor, rows: Tensor) -> Tensor:
         return which
 
     assert capture.captured(step, torch.device("cpu")) is step
-    monkeypatch.setattr(capture.torch, "cuda", Card())
     assert isinstance(capture.captured(step, CUDA), CapturedStep)
 
 
@@ -416,26 +505,47 @@ def test_without_a_device_one_line_says_so(task: Task, monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ToolMissing, match=r"^--train-on cuda: torch \S+ finds no CUDA device"):
         workers.bench("split", "cuda")(task)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     assert workers.bench("split")(task).training.device.type == "cpu"
+    assert not torch.backends.cudnn.allow_tf32, "convolutions as exact as the integers need"
 
 
-def test_a_full_device_is_one_line(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", (torch.OutOfMemoryError, RuntimeError))
+def test_a_full_device_is_one_line(
+    kind: type[RuntimeError], task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = prepare(task, judging(task, "split"), 0)
     monkeypatch.setattr(workers._Process, "prepared", bench)
 
+    text = "CUDA out of memory. Tried to allocate 2 GiB.\nmore"
+
     def full(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+        raise kind(text)
 
     monkeypatch.setattr(loop, "_loss", full)
+    monkeypatch.setattr(evaluate, "make_bank", full)
     jobs = [Training(genes(bench).lower(), "accuracy", None, True, seed) for seed in range(2)]
     for ask in (
         lambda: workers.train(jobs[0]),
         lambda: workers.train_several(jobs),
         lambda: workers.train_member("accuracy", members("conv", "split")[0], 0),
+        lambda: workers.bench("split")(task),
     ):
         with pytest.raises(RunError, match=r"out of memory.* 2 GiB\.; use fewer --workers and --r"):
             ask()
 
 
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match=r"^sizes differ$"), workers._enough_memory():
+        raise RuntimeError("sizes differ")
+
+
 def test_the_command_line_names_what_trains() -> None:
     assert get_args(TrainOn) == cli.TRAIN_ON and cli.TRAIN_ON[0] == "cpu"
+
+
+def test_processes_share_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "cores", lambda: 64)
+    assert cli._processes("cpu") == 64 and cli._processes("cuda") == cli.MOST_ON_DEVICE
+    monkeypatch.setattr(cli, "cores", lambda: 2)
+    assert cli._processes("cpu") == cli._processes("cuda") == 2

@@ -6,11 +6,14 @@ where Python gave them. So all that changes from step to step (rows, learning ra
 tensors, and whatever else changes needs a new recording.
 """
 
+import functools
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+
+from nas.errors import RunError
 
 Step: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # copies and rows of a batch -> its loss
 WARM_UP = 3  # steps made one operation at a time first, in which libraries choose and allocate
@@ -24,7 +27,6 @@ class CapturedStep:
 
     def __init__(self, step: Step) -> None:
         self._step, self._made = step, 0
-        self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, which: Tensor, rows: Tensor) -> Tensor:
@@ -34,21 +36,40 @@ class CapturedStep:
             return self._aside(which, rows)
         if self._graph is None:
             self._which, self._rows = which.clone(), rows.clone()
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):  # records and does nothing
-                self._loss = self._step(self._which, self._rows)
+            self._graph, self._loss = self._recorded()
         self._which.copy_(which)
         self._rows.copy_(rows)
         self._graph.replay()
         return self._loss
 
     def _aside(self, which: Tensor, rows: Tensor) -> Tensor:
-        """On a stream of its own, as recording is: what a library prepares is prepared for it."""
-        self._side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._side):
+        """On the stream of the recording: what a library prepares is prepared for that."""
+        _side().wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(_side()):
             loss = self._step(which, rows)
-        torch.cuda.current_stream().wait_stream(self._side)
+        torch.cuda.current_stream().wait_stream(_side())
         return loss
+
+    def _recorded(self) -> tuple["torch.cuda.CUDAGraph", Tensor]:
+        """A recording, which has not been made a step yet, and where its loss will lie."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=_side()):
+                return graph, self._step(self._which, self._rows)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            what = str(error.__context__ or error).splitlines()[0]
+            raise RunError(
+                f"--train-on cuda: this device cannot record a training step ({what}); go on with"
+                " --train-on cpu and --resume"
+            ) from error
+
+
+@functools.cache
+def _side() -> Any:
+    """One stream a process, as libraries keep their memory for each stream that they have seen."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 def captured(step: Step, device: torch.device) -> Step:

@@ -53,6 +53,8 @@ class Bench:
 
 def prepare(task: Task, judged: Judging, bank_seed: int, train_on: TrainOn = "cpu") -> Bench:
     """Quantises every split and makes the augmentation bank, where it is trained on."""
+    # A device may round a convolution's factors to 10 bits: activations would be other integers.
+    torch.backends.cudnn.allow_tf32 = False
     rows: dict[SplitName, NDArray[np.int64]]
     rows = {"train": judged.train, "val": judged.held_out, "test": task.rows("test")}
     inputs: dict[SplitName, dict[str, Int8]] = {}

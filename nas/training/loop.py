@@ -21,6 +21,7 @@ from nas.training.student import Student
 
 Network: TypeAlias = Student | DualAttention
 Rows: TypeAlias = NDArray[np.int64]
+Batch: TypeAlias = tuple[Rows, Rows]  # copies and rows, (batch,) each
 Phase: TypeAlias = tuple[bool, int]
 
 
@@ -119,19 +120,19 @@ def train(
         optimiser.add_param_group({"params": list(hint.parameters()), "weight_decay": 0.0})
     learn = _learner(net, data, recipe, hint, optimiser, len(seeds))
     copies, n = next(iter(data.inputs.values())).shape[:2]
-    batches = zip(*(_batches(s, copies, n, recipe) for s in seeds), strict=True)
+    drawn = [list(_batches(s, copies, n, recipe)) for s in seeds]
+    which, rows = (_on(data.device, drawn, part) for part in (0, 1))
     halfway = round(recipe.steps * HALFWAY)
     phase: Phase | None = None
-    for step, drawn in enumerate(batches):
-        if phase != (now := _phase(recipe, step)):
+    for step in range(recipe.steps):
+        if phase != (now := _phase(net, recipe, step)):
             phase = now
             _enter(net, phase)
             make_step = captured(learn, data.device)
         _set_rate(
             optimiser, recipe.peak_rate * _one_cycle(step / recipe.steps, recipe.warmup_share)
         )
-        which, rows = (np.concatenate(each) for each in zip(*drawn, strict=True))
-        loss = make_step(_on(data.device, which), _on(data.device, rows))
+        loss = make_step(which[step], rows[step])
         if goes_on is not None and step + 1 == halfway:
             _require_finite(loss, halfway)
             if not goes_on(net):
@@ -167,22 +168,24 @@ def _learner(
     return learn
 
 
-def _phase(recipe: Recipe, step: int) -> Phase:
+def _phase(net: Network, recipe: Recipe, step: int) -> Phase:
     """(whether statistics and ranges are frozen, least bits of the weights) at a step."""
+    if not isinstance(net, Student) or not net.quantised:
+        return False, 2
     frozen = step >= round(recipe.steps * (1 - recipe.frozen_share))
     least = least_bits(step / recipe.steps, recipe.gradual_share) if recipe.gradual_share else 2
     return frozen, least
 
 
 def _enter(net: Network, phase: Phase) -> None:
-    if isinstance(net, Student) and net.quantised:
+    if isinstance(net, Student):
         frozen, least = phase
         net.hold_bits(least)
         if frozen:
             net.freeze()
 
 
-def _batches(seed: int, copies: int, n: int, recipe: Recipe) -> Iterator[tuple[Rows, Rows]]:
+def _batches(seed: int, copies: int, n: int, recipe: Recipe) -> Iterator[Batch]:
     """(copies, rows) of every step, (batch,) each: all rows in turn, each of some copy."""
     rng = np.random.default_rng(seed)
     order, position = rng.permutation(n), 0
@@ -195,8 +198,10 @@ def _batches(seed: int, copies: int, n: int, recipe: Recipe) -> Iterator[tuple[R
         yield rng.integers(0, copies, batch_size), rows
 
 
-def _on(device: torch.device, rows: Rows) -> Tensor:
-    return torch.from_numpy(rows).to(device)
+def _on(device: torch.device, drawn: Sequence[Sequence[Batch]], part: int) -> Tensor:
+    """(steps, members x batch): copies or rows of every step, which are sent once."""
+    members = [np.stack([batch[part] for batch in batches]) for batches in drawn]
+    return torch.from_numpy(np.concatenate(members, 1)).to(device)
 
 
 def _require_finite(loss: Tensor, step: int) -> None:
@@ -231,8 +236,7 @@ def _loss(
     parts = [(logits, labels)]
     if weights is not None:  # rows count by the weights of their own member's batch
         parts = list(zip(logits.chunk(members), labels.chunk(members), strict=True))
-    smoothing = recipe.label_smoothing
-    losses = [F.cross_entropy(x, y, weight=weights, label_smoothing=smoothing) for x, y in parts]
+    losses = [_cross_entropy(x, y, weights, recipe.label_smoothing) for x, y in parts]
     loss = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
     if data.teacher is None or recipe.distil_weight == 0:
         return members * loss
@@ -245,6 +249,21 @@ def _loss(
     )
     loss = (1 - recipe.distil_weight) * loss + recipe.distil_weight * t * t * divergence
     return members * loss
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, share: float) -> Tensor:
+    """That of `share` smoothed labels.
+
+    With weights torch's own asks which labels count, which no recording can.
+    """
+    if weights is None:
+        return F.cross_entropy(logits, labels, label_smoothing=share)
+    log_probabilities = F.log_softmax(logits, 1)
+    loss = F.nll_loss(log_probabilities, labels, weight=weights)
+    if not share:
+        return loss
+    spread = -(log_probabilities * weights).sum(1).sum() / weights.gather(0, labels).sum()
+    return (1 - share) * loss + spread * (share / logits.shape[1])
 
 
 def _optimiser(net: Network, recipe: Recipe) -> torch.optim.Optimizer:

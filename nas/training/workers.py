@@ -8,6 +8,7 @@ threads and never needs torch.
 import functools
 import multiprocessing
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from nas.training.teacher import Member
 from nas.training.validation import Validation, judging
 
 MOST_DEATHS = 5  # processes that may be killed before a phase gives up
+FULL = re.compile("CUDA.*out of memory|CUBLAS_STATUS_ALLOC_FAILED")  # where torch has no type
 BANK_SEED = 0  # the bank is part of the task: a teacher's stored logits must fit it in every run
 
 
@@ -123,7 +125,8 @@ def _bench(kind: Validation, train_on: TrainOn, task: Task) -> Any:
             f"--train-on cuda: torch {torch.__version__} finds no CUDA device on this machine;"
             " leave the option out, or install torch for the device's CUDA version"
         )
-    return prepare(task, judging(task, kind), BANK_SEED, train_on)
+    with _enough_memory():
+        return prepare(task, judging(task, kind), BANK_SEED, train_on)
 
 
 def _end_with_parent() -> None:
@@ -181,7 +184,9 @@ def _enough_memory() -> Iterator[None]:
 
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and not FULL.search(str(error)):
+            raise
         what = str(error).splitlines()[0]
         raise RunError(f"--train-on cuda: {what}; use fewer --workers and --resume") from None
 
@@ -208,7 +213,7 @@ def _or_error(training: Training) -> Any:
     try:
         return train(training)
     except FloatingPointError as error:
-        return error
+        return error.with_traceback(None)  # which would hold the network while others are trained
 
 
 def _taught(training: Training) -> tuple[Any, Any]:
