@@ -510,17 +510,22 @@ def test_without_a_device_one_line_says_so(task: Task, monkeypatch: pytest.Monke
     assert not torch.backends.cudnn.allow_tf32, "convolutions as exact as the integers need"
 
 
-@pytest.mark.parametrize("kind", (torch.OutOfMemoryError, RuntimeError))
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    (
+        (torch.OutOfMemoryError, "Tried to allocate 2 GiB"),
+        (RuntimeError, "CUDA error: out of memory"),
+        (RuntimeError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"),
+    ),
+)
 def test_a_full_device_is_one_line(
-    kind: type[RuntimeError], task: Task, monkeypatch: pytest.MonkeyPatch
+    kind: type[RuntimeError], text: str, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = prepare(task, judging(task, "split"), 0)
     monkeypatch.setattr(workers._Process, "prepared", bench)
 
-    text = "CUDA out of memory. Tried to allocate 2 GiB.\nmore"
-
     def full(*_: Any) -> None:
-        raise kind(text)
+        raise kind(text + "\nmore")
 
     monkeypatch.setattr(loop, "_loss", full)
     monkeypatch.setattr(evaluate, "make_bank", full)
@@ -531,7 +536,7 @@ def test_a_full_device_is_one_line(
         lambda: workers.train_member("accuracy", members("conv", "split")[0], 0),
         lambda: workers.bench("split")(task),
     ):
-        with pytest.raises(RunError, match=r"out of memory.* 2 GiB\.; use fewer --workers and --r"):
+        with pytest.raises(RunError, match=f"cuda: {text}; use fewer --workers and --r"):
             ask()
 
 
