@@ -23,13 +23,13 @@ def library(*sources: str) -> ctypes.CDLL:
     """`sources` of nas/runtime, built once a session; kernels are called test_<name>."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     assert compiler is not None, "no C compiler: install gcc or clang, or name one by CC"
-    folder = Path(tempfile.mkdtemp(prefix="nas-kernels-"))
-    (folder / "names.h").write_text("#define NAS(name) test_##name\n")
     files = [str(RUNTIME / source) for source in sources]
-    target = folder / "kernels.so"
-    command = [compiler, *STRICT, *SANITISED, "-shared", "-fPIC", f"-I{folder}", f"-I{RUNTIME}"]
-    subprocess.run([*command, *files, "-o", str(target)], check=True)
-    return ctypes.CDLL(str(target))
+    with tempfile.TemporaryDirectory(prefix="nas-kernels-") as folder:
+        Path(folder, "names.h").write_text("#define NAS(name) test_##name\n")
+        target = str(Path(folder, "kernels.so"))
+        command = [compiler, *STRICT, *SANITISED, "-shared", "-fPIC", f"-I{folder}", f"-I{RUNTIME}"]
+        subprocess.run([*command, *files, "-o", target], check=True)
+        return ctypes.CDLL(target)  # once mapped, it outlives its file
 
 
 class Buffer:
