@@ -1,13 +1,15 @@
 """Should a search train several bit-widths of one shape at once? A race on a table of networks.
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/sibling_packs.py \
-        [--members 1,4] [--seeds 10] [--workers 2] [--csv FILE]
+        [--seeds 20] [--workers 2] [--csv FILE]
 
 A pack trains several students of one shape in less time than one after the other
 (`throughput.py`), but they must differ in bits only. Here the sampler `exact` proposes a network as
 ever, and beside it those of its shape whose training is then expected to enlarge the hypervolume
-the most. What counts is time: a pack takes `PACK_TIME` trainings. The table is that of
-`sampler_table.py`; `seen` is as in `samplers.py`, after so much time.
+the most. What counts is time, in trainings of one: `alone` proposes one at a time, `pack` up to
+`MEMBERS` at what a pack takes on a CPU, and `free` the same as if it took no longer than one, which
+no device can beat. The table is that of `sampler_table.py`; `seen` and `kept` are as in
+`samplers.py`, after so much time.
 """
 
 import argparse
@@ -29,8 +31,11 @@ from nas.space import FixedTrial, Genes
 from nas.training.packable import shape_of
 
 TIMES = (15, 20, 25, 30, 40, 50, 75, 100)
-COLUMNS = ("members", "seed", *(f"seen_{time}" for time in TIMES), "trainings")
-PACK_TIME = {1: 1.0, 2: 1.25, 3: 1.45, 4: 1.68}  # `conv` on this data set, in trainings of one
+FIGURES = tuple(f"{measure}_{time}" for measure in ("seen", "kept") for time in TIMES)
+COLUMNS = ("way", "seed", *FIGURES, "trainings")
+MEMBERS = 4
+PACK_TIME = {1: 1.0, 2: 1.25, 3: 1.45, 4: 1.68}  # `conv` on this data set
+WAYS = {"alone": (1, PACK_TIME), "pack": (MEMBERS, PACK_TIME), "free": (MEMBERS, {})}
 DRAWS = 24  # of bit-widths for a shape
 
 
@@ -76,41 +81,42 @@ class Siblings(ExactCostSampler):
         self._admit(replace(candidate, error=1 - score))
 
 
-def race(members: int, seed: int) -> dict[str, Any]:
+def race(way: str, seed: int) -> dict[str, Any]:
     """One search until the last of `TIMES`."""
     table, whole = table_of(seed)
+    members, prices = WAYS[way]
     sampler, trained = Siblings(rules(), seed), list[str]()
-    time, row = 0.0, {"members": members, "seed": seed} | dict.fromkeys(COLUMNS[2:], 0.0)
-    while True:
+    time, row = 0.0, {"way": way, "seed": seed} | dict.fromkeys(FIGURES, 0.0)
+    while time < TIMES[-1]:
         pack = sampler.propose(members)
-        time += PACK_TIME[len(pack)]
+        time += prices.get(len(pack), 1.0)
         for candidate in pack:
             sampler.tell(candidate, table.seen[candidate.id])
             trained.append(candidate.id)
-        seen = round(table.volumes(trained)[0] / whole[0], 5)
-        row |= {f"seen_{limit}": seen for limit in TIMES if time <= limit}
-        if time >= TIMES[-1]:
-            return row | {"trainings": len(trained)}
+        for measure, got, top in zip(("seen", "kept"), table.volumes(trained), whole, strict=True):
+            share = round(got / top, 5)
+            row |= {f"{measure}_{limit}": share for limit in TIMES if time <= limit}
+    return row | {"trainings": len(trained)}
 
 
 def main() -> None:
     """Makes the races that are missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--members", default="1,4")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--csv", type=Path, default=TABLE.with_name("sibling_packs.csv"))
     chosen = parser.parse_args()
-    rows = Rows(chosen.csv, COLUMNS, ("members", "seed"))
-    sizes = [int(members) for members in chosen.members.split(",")]
-    for members in sizes:
-        wanted = [seed for seed in range(chosen.seeds) if not rows.has(members, seed)]
-        rows.fill(partial(race, members), wanted, chosen.workers)
-    for time in TIMES:
-        of = {m: [float(r[f"seen_{time}"]) for r in rows if int(r["members"]) == m] for m in sizes}
-        text = "  ".join(f"{members}: {median(values):.4f}" for members, values in of.items())
-        p = mannwhitneyu(of[sizes[0]], of[sizes[-1]]).pvalue
-        print(f"after {time} trainings' time  {text}  p {p:.3f}")
+    rows = Rows(chosen.csv, COLUMNS, ("way", "seed"))
+    for way in WAYS:
+        wanted = [seed for seed in range(chosen.seeds) if not rows.has(way, seed)]
+        rows.fill(partial(race, way), wanted, chosen.workers)
+    for figure in FIGURES:
+        of = {way: [float(row[figure]) for row in rows if row["way"] == way] for way in WAYS}
+        text = "  ".join(
+            f"{way} {median(values):.4f} (p {mannwhitneyu(of['alone'], values).pvalue:.3f})"
+            for way, values in of.items()
+        )
+        print(f"{figure}  {text}")
 
 
 if __name__ == "__main__":

@@ -659,7 +659,7 @@ def test_finals_of_an_earlier_session_are_taken_over(tmp_path: Path) -> None:
         ("logits", 1000, "cpu", {1, 2}),
         ("features", 1000, "cpu", {1}),  # features teach one at a time
         ("logits", 0, "cpu", {1}),  # a pack of large networks would keep one process as long as two
-        ("logits", 0, "cuda", {1, 2}),
+        ("logits", 0, "cuda", {FINAL_SEEDS}),  # a step has room for all of them
     ),
 )
 def test_what_is_trained_as_one(

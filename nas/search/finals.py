@@ -9,9 +9,10 @@ unlucky candidate is hidden by one that is no better, the more so as final train
 raise the scores of those who have had one. How much they raise them, and how differently, is known
 from these; whoever would be on the front with that much more has one final training, too. The best
 few go first; what a candidate has left after its first is trained as one network where that is
-faster. Of a candidate's trainings the one nearest to their mean ships, not the luckiest, and
-the interval counts the spread between seeds. A member that time did not reach keeps its training of
-the search, which the column `steps` of the front shows.
+faster, and on a CUDA device, where a step has room for others, all of it is. Of a candidate's
+trainings the one nearest to their mean ships, not the luckiest, and the interval counts the spread
+between seeds. A member that time did not reach keeps its training of the search, which the column
+`steps` of the front shows.
 """
 
 import time
@@ -279,10 +280,11 @@ class _Race:
         if job is None:
             return []
         record, repetition = job
-        if repetition == 1 or self.rules.distil == "features":
+        rules = self.rules
+        if rules.distil == "features" or (repetition == 1 and rules.train_on == "cpu"):
             return [job]
-        graph = self.rules.space.parse(record.architecture).lower()
-        if not packable(graph, self.rules.train_on):
+        graph = rules.space.parse(record.architecture).lower()
+        if not packable(graph, rules.train_on):
             return [job]
         left = _left(record.id, self.ledger.scores(record.id), self._begun(running))
         return [(record, other) for other in left]
