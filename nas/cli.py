@@ -286,11 +286,12 @@ def _processes(train_on: "TrainOn") -> int:
 def _check_sharing(chosen: argparse.Namespace) -> None:
     """UsageError where machines could not share a study."""
     storage = chosen.storage or "sqlite:///"
-    shared = storage.startswith("postgresql")
+    kind, slashes, _ = storage.partition("://")
+    shared = kind.startswith("postgresql") and slashes != ""
     if not shared and not storage.startswith("sqlite:///"):
         raise UsageError(
-            f"--storage {storage.partition('//')[0]}//…: give postgresql://USER@HOST/DATABASE, or"
-            " leave it out for a file in the run folder"
+            f"--storage {storage.partition(':')[0]}:{slashes[1:]}…: give"
+            " postgresql://USER@HOST/DATABASE, or leave it out for a file in the run folder"
         )
     if shared and chosen.artifacts is None:
         raise UsageError(
@@ -301,6 +302,10 @@ def _check_sharing(chosen: argparse.Namespace) -> None:
         raise UsageError("--artifacts: only with --storage postgresql://…; leave it out")
     if shared and chosen.distil == "walk":
         raise UsageError("--distil walk: its teachers are of one machine; leave out --storage")
+    if shared:
+        from nas.search.storage import check_url
+
+        check_url(storage)
 
 
 def _distil(chosen: argparse.Namespace) -> "Distil | None":

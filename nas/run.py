@@ -32,8 +32,8 @@ from nas.manifest import Options, now, open_manifest
 from nas.network.integer import load_integer_model
 from nas.progress import Progress, clock
 from nas.report.page import write_report
-from nas.run_folder import Status, TrialRecord, locked, read_front, write_json
-from nas.search.clock import EXPORT_S, EXPORT_S_PER_MEMBER, Clock
+from nas.run_folder import Status, TrialRecord, count_trained, locked, read_front, write_json
+from nas.search.clock import Clock, export_s
 from nas.search.engine import Search
 from nas.search.finals import Finalist, shipped_file, train_finals
 from nas.search.ledger import Ledger
@@ -51,12 +51,7 @@ from nas.training.scoring import Examined, examine
 from nas.training.teacher import Teacher, warning
 from nas.training.teaching import Choice, OwnModel, choose_teacher, teacher_of
 from nas.training.validation import Judging, about, judging
-from nas.training.workers import (
-    Pool,
-    bench,
-    examine_model,
-    pool,
-)
+from nas.training.workers import Pool, bench, check_device, examine_model, pool
 
 
 def run_search(options: Options) -> Path:
@@ -111,7 +106,7 @@ def run_search(options: Options) -> Path:
             options.distil or "logits",
             options.train_on,
         )
-        clock_ = Clock(options.budget_s, 0.0, began_s)
+        clock_ = Clock(options.budget_s, 0.0, began_s, options.verify)
         session = _Session(options, task, judged, rules, manifest, clock_, progress)
         session.notes += about_data
         ready = bench(judged.kind, options.train_on)
@@ -122,10 +117,11 @@ def run_search(options: Options) -> Path:
 
 
 def check_runtimes(options: Options) -> None:
-    """The runtimes, compiler and emulator that the end of a run needs, before its first trial.
+    """The device, and the runtimes, compiler and emulator that a run needs at its end.
 
     TFLM has wheels for Linux on x86-64 only: elsewhere its absence is told, not refused.
     """
+    check_device(options.train_on)
     if not options.verify:
         return
     for module, install in (("onnxruntime", "onnxruntime"), ("ai_edge_litert", "ai-edge-litert")):
@@ -216,7 +212,7 @@ class _Session:
             f"search: {len(trained)} networks trained, {members} on the front"
             f" ({clock(self.clock.elapsed_s())})"
         )
-        spared_s = EXPORT_S + EXPORT_S_PER_MEMBER * members / self.options.workers
+        spared_s = export_s(members, self.options.workers, self.options.verify)
 
         def left_s() -> float:
             return self.clock.left_s() - spared_s
@@ -253,7 +249,8 @@ class _Session:
         if storage is None or artifacts is None:
             return None
         objectives = len(self.options.objectives)
-        return meet(storage, artifacts, self.manifest, objectives, self.progress.say)
+        say, show = self.progress.say, self.progress.status
+        return meet(storage, artifacts, self.manifest, objectives, say, show)
 
     def _open_study(self, shared: Shared | None) -> Study:
         """The study, once a teacher exists; only now does the folder become that of a run."""
@@ -265,6 +262,11 @@ class _Session:
         )
         if shared is None and study.records and not (self.run / "run.json").exists():
             raise RunError(f"{study.place}: holds the study of another run; choose another --out")
+        if (before := count_trained(self.run)) and not study.records:
+            raise RunError(
+                f"{study.place}: holds no trial, but trials.csv has {before} trained networks: it"
+                " was emptied or made anew; restore it or choose another --out"
+            )
         with study.guarded():
             study.begin_with(self.rules.space.starts(self.rules.problem))
         write_json(self.run / "run.json", self.manifest)
@@ -358,7 +360,9 @@ class _Session:
         if self.options.verify:
             notes += _other_compiler(self.options.cc)
         if deviation is None:
-            notes.append("no architecture was trained twice: intervals count the sample size only")
+            notes.append(
+                "no candidate had two final trainings: intervals count the sample size only"
+            )
         self.manifest |= {
             "elapsed_s": self.clock.elapsed_s(),
             "trials": {status: counts.count(status) for status in statuses},

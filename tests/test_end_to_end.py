@@ -372,6 +372,7 @@ def test_a_device_that_is_not_there(
     arguments = ("--data", world.data, "--trials", 1, "--train-on", "cuda")
     line = world.refused(*arguments, "--no-distil", "--out", tmp_path / "run")
     assert "--train-on cuda: torch" in line and "finds no CUDA device" in line
+    assert not (tmp_path / "run").exists(), "refused before the folder is touched"
 
 
 def test_what_resume_refuses(world: World, copy: Path, tmp_path: Path) -> None:
@@ -385,3 +386,12 @@ def test_what_resume_refuses(world: World, copy: Path, tmp_path: Path) -> None:
     changed = (*arguments, "--resume", "--objectives", "error,ram")
     assert "objectives is ['error', 'ram'] and was" in world.refused(*changed)
     assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()} == before
+
+
+def test_a_study_that_was_emptied_is_not_gone_on_with(world: World, copy: Path) -> None:
+    (copy / "study.db").write_bytes(b"")
+    before = {f: f.read_bytes() for f in copy.rglob("*") if f.is_file() and f.suffix != ".db"}
+    line = world.refused("--data", world.data, "--trials", 6, "--out", copy, "--resume")
+    assert "study.db: holds no trial, but trials.csv has 4 trained networks: it was emptied" in line
+    del before[copy / "progress.json"]
+    assert before.items() <= {f: f.read_bytes() for f in copy.rglob("*") if f.is_file()}.items()

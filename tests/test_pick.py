@@ -225,7 +225,7 @@ def test_battery_and_radio_with_their_assumptions(run: Path, picks: Picks) -> No
 
 
 def test_intervals_without_a_repetition_say_so(run: Path, picks: Picks) -> None:
-    lacking = "90 % intervals of the finite sample alone, as no network was trained twice"
+    lacking = "90 % intervals of the finite sample alone, as no network had two final trainings"
     assert lacking in " ".join(picks(run).split())
     manifest = json.loads((run / "run.json").read_text())
     write_json(run / "run.json", manifest | {"seed_deviation": 0.01})

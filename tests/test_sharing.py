@@ -1,5 +1,6 @@
 """Many runs on one study: PostgreSQL in a temporary folder, runs in processes and side by side."""
 
+import errno
 import importlib.util
 import io
 import logging
@@ -24,7 +25,7 @@ from postgres_cluster import Cluster, cluster, server_tools
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from test_end_to_end import table, write_data
-from test_search import FakePool, entry, rules, score
+from test_search import FRONT, FakePool, entry, final_score, rules, score
 
 from nas.cli import main
 from nas.errors import RunError, UsageError
@@ -34,6 +35,7 @@ from nas.search import finals
 from nas.search import shared as shared_study
 from nas.search.clock import Clock
 from nas.search.engine import Search
+from nas.search.finals import train_finals
 from nas.search.ledger import model_file
 from nas.search.meeting import about, meet, sources_hash
 from nas.search.requeue import requeue
@@ -43,6 +45,7 @@ from nas.search.shared_ledger import SharedLedger
 from nas.search.storage import open_server
 from nas.search.study import Study, open_study
 from nas.search.walk import STANDING
+from nas.training.recipe import FINAL_SEEDS
 from nas.training.teacher import Teacher
 
 VALUES = dict.fromkeys(OBJECTIVES, 0.5)
@@ -205,6 +208,15 @@ def test_only_one_driver_is_spoken(tmp_path: Path) -> None:
         (["--storage", "postgresql://h/d"], "add --artifacts FOLDER or s3://BUCKET"),
         (["--artifacts", "x"], "--artifacts: only with --storage postgresql"),
         (["--storage", "mysql://h/d"], "--storage mysql://…: give postgresql://"),
+        (["--storage", "postgresql:h"], "--storage postgresql:…: give postgresql://"),
+        (
+            ["--storage", "postgresql+asyncpg://h/d", "--artifacts", "x"],
+            "--storage postgresql+asyncpg://…: write postgresql://…, of any driver",
+        ),
+        (
+            ["--storage", "postgresql://u:secret@h:x/d", "--artifacts", "x"],
+            "--storage postgresql://…: the port is no number; give postgresql://USER@HOST:PORT/",
+        ),
         (
             ["--storage", "postgresql://h/d", "--artifacts", "x", "--distil", "walk"],
             "--distil walk: its teachers are of one machine",
@@ -215,7 +227,8 @@ def test_options_that_cannot_be_shared_are_refused(
     options: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["search", "--data", "x.npz", "--trials", "1", *options]) == 1
-    assert said in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert said in line and "secret" not in line
 
 
 # ---------------------------------------------------------------- the teacher, files
@@ -253,6 +266,17 @@ def test_a_store_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"--artifacts .*file/x: .*; give a folder"):
         open_store(str(tmp_path / "file" / "x"))
+
+
+def test_a_store_that_cannot_be_written_is_named_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(str(tmp_path))
+    assert not list(tmp_path.iterdir()), "nothing is left of the attempt"
+    refused = Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
+    monkeypatch.setattr(shared_study, "NamedTemporaryFile", refused)
+    with pytest.raises(RunError, match=r"^--artifacts .*: Permission denied; give a folder that"):
+        open_store(str(tmp_path))
 
 
 class Bucket:
@@ -306,8 +330,8 @@ def test_what_needs_a_lost_server_waits_for_it(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_study, "RETRY_S", 0.0)
-    said: list[str] = []
-    shared = Shared(open_server(url, requeue), str(tmp_path), said.append)
+    said, shown = list[str](), list[str]()
+    shared = Shared(open_server(url, requeue), str(tmp_path), said.append, shown.append)
     lost = iter((StorageInternalError("optuna"), OperationalError("statement", None, Exception())))
 
     def action() -> int:
@@ -316,7 +340,11 @@ def test_what_needs_a_lost_server_waits_for_it(
         return 3
 
     assert shared.patiently(action) == 3
-    assert said == ["the database does not answer; waiting for it, up to 10 minutes"]
+    assert said == [
+        "the database does not answer; waiting for it, up to 10 minutes",
+        "the database answers again",
+    ]
+    assert shown == ["waiting for the database, 0:00 of up to 10:00"] * 2
     lost = iter([OperationalError("statement", None, Exception("closed"))])
     with monkeypatch.context() as patched, pytest.raises(RunError, match="was interrupted; start"):
         patched.setattr(shared_study, "is_interrupted", lambda: True)
@@ -710,6 +738,24 @@ def test_final_trainings_are_shared_out(url: str, tmp_path: Path) -> None:
     assert one.elsewhere == frozenset() and not one.holds(second[0].id, 1)
     for side in sides:
         side.close()
+
+
+def test_without_time_the_front_is_that_of_all_final_trainings(url: str, tmp_path: Path) -> None:
+    sides = [joined(url, tmp_path / "store") for _ in range(2)]
+    made = []
+    for side, left_s in zip(sides, (1e9, -1.0), strict=True):
+        ledger = SharedLedger(tmp_path / str(left_s), side)
+        pool: Any = FakePool(final_score)
+        made.append(
+            train_finals(
+                rules(), FRONT, pool, tmp_path, lambda s=left_s: s, Progress(quiet=True),
+                ledger=ledger,
+            )
+        )  # fmt: skip
+        assert len(pool.jobs) == (len(FRONT) * FINAL_SEEDS if left_s > 0 else 0)
+        side.close()
+    assert [f.scores for f in made[1]] == [f.scores for f in made[0]]
+    assert all(len(f.scores) == FINAL_SEEDS for f in made[1])
 
 
 def test_a_claim_whose_turn_was_lost_is_withdrawn(

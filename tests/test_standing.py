@@ -113,7 +113,20 @@ def test_the_figures_of_the_last_session_stay_until_there_are_new_ones(tmp_path:
         assert len(describe_run(tmp_path, NOW)) == 2, "what is torn is made anew"
 
 
-def test_at_its_end_a_search_shows_its_last_training(tmp_path: Path) -> None:
+def test_the_first_trainings_show_at_once(tmp_path: Path) -> None:
+    board, shown = boarded(tmp_path), []
+    board.show([], exactly=True)
+    for count in (1, len(RECORDS)):
+        board.show(RECORDS[:count])
+        assert board.shown is not None
+        shown.append((board.shown.trained, board.shown.hypervolume))
+    assert [trained for trained, _ in shown] == [1, 2] and 0 < shown[0][1] < shown[1][1]
+
+
+def test_at_its_end_a_search_shows_its_last_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.search.standing.FEW", 0)
     board = boarded(tmp_path)
     board.show(RECORDS[:1])
     board.show(RECORDS)

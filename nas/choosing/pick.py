@@ -231,7 +231,7 @@ def _latency(latency_ms: float, verdicts: Iterable[Verdict], run: bool) -> str:
 def _of_what(manifest: dict[str, Any]) -> str:
     """What the intervals leave out, where they leave out something."""
     if manifest.get("seed_deviation") is None:
-        return " of the finite sample alone, as no network was trained twice"
+        return " of the finite sample alone, as no network had two final trainings"
     return ""
 
 

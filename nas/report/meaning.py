@@ -91,7 +91,7 @@ def _notes(run: Run) -> list[tuple[str, str]]:
         "and the luck of training (repeated seeds). Between trainings of one network the score "
         f"varied by {100 * deviation:.2f} percentage points (standard deviation)."
         if deviation is not None
-        else "alone: no network was trained twice, so the luck of training is not in them."
+        else "alone: no candidate had two final trainings, so the luck of training is not in them."
     )
     budgets = run.budgets
     limit = "the limit" if budgets.latency_is_limit else "a yardstick, no limit"

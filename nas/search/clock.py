@@ -14,15 +14,22 @@ MOST_FINALS = 0.5  # share of a run's time that final trainings may take,
 WELCOME_FINALS = 0.33  # and up to which further seeds are planned for
 EXPORT_S = 15.0  # start of the verifying processes, report
 EXPORT_S_PER_MEMBER = 4.0  # runtimes on this machine, compiler, emulated chip
+UNVERIFIED_EXPORT_S = 4.0  # report
+UNVERIFIED_EXPORT_S_PER_MEMBER = 0.5  # one after the other
 
 
 @dataclass
 class Clock:
-    """Wall-clock of a run: when it began, when it must be done, and time of earlier sessions."""
+    """Wall-clock of a run: when it began, when it must be done, and time of earlier sessions.
+
+    Attributes:
+        verifies: whether its candidates are verified at the end.
+    """
 
     deadline_s: float | None
     earlier_s: float = 0.0
     began_s: float = field(default_factory=time.monotonic)
+    verifies: bool = True
 
     def elapsed_s(self) -> float:
         """Seconds of the run, earlier sessions included."""
@@ -33,6 +40,13 @@ class Clock:
         if self.deadline_s is None:
             return float("inf")
         return self.deadline_s - (time.monotonic() - self.began_s)
+
+
+def export_s(members: int, workers: int, verifies: bool) -> float:
+    """Seconds for export, verification and report of so many members of a front."""
+    if verifies:
+        return EXPORT_S + EXPORT_S_PER_MEMBER * members / workers
+    return UNVERIFIED_EXPORT_S + UNVERIFIED_EXPORT_S_PER_MEMBER * members
 
 
 class Reserve:
@@ -51,12 +65,19 @@ class Reserve:
         deadline_s = self._clock.deadline_s
         if deadline_s is not None and self._seen != len(trained):
             self._seen = len(trained)
-            self._seconds = reserved_s(self._rules, trained, workers, deadline_s)
+            verifies = self._clock.verifies
+            self._seconds = reserved_s(self._rules, trained, workers, deadline_s, verifies)
             self.longest_s = max((record.train_s for record in trained), default=0.0)
         return self._seconds
 
 
-def reserved_s(rules: Rules, trained: Sequence[TrialRecord], workers: int, total_s: float) -> float:
+def reserved_s(
+    rules: Rules,
+    trained: Sequence[TrialRecord],
+    workers: int,
+    total_s: float,
+    verifies: bool = True,
+) -> float:
     """Seconds to keep for the end: final trainings of today's front, export, verification, report.
 
     A first final training of every member may take up to half of the time, more of them up to a
@@ -65,7 +86,7 @@ def reserved_s(rules: Rules, trained: Sequence[TrialRecord], workers: int, total
     entries = scored(trained)
     seconds = [trained[i].train_s for i in nondominated(rules, entries)]
     if not seconds:
-        return EXPORT_S
+        return export_s(0, workers, verifies)
     members = min(len(seconds), MOST_EXPORTED)
     mean_s = sum(seconds) / len(seconds)
     factor = FINAL_FACTOR * (FOLDS / (FOLDS - 1) if rules.crosswise else 1.0)  # the one on all rows
@@ -75,4 +96,4 @@ def reserved_s(rules: Rules, trained: Sequence[TrialRecord], workers: int, total
     levels = len(winners(rules, trained)) if rules.distil == "walk" else 0
     walk = levels * FINAL_FACTOR * max(seconds)
     finals: float = min(walk + once + more, total_s * MOST_FINALS)
-    return finals + EXPORT_S + EXPORT_S_PER_MEMBER * members / workers
+    return finals + export_s(members, workers, verifies)

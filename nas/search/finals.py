@@ -113,6 +113,7 @@ def train_finals(
     if running:
         pool.replace()  # what comes next must not wait for trainings that nobody wants any more
     _drop(race, running)
+    race.look(0.0)  # also where no time was left to begin one
     return race.front
 
 

@@ -76,6 +76,7 @@ def meet(
     manifest: Mapping[str, Any],
     objectives: int,
     say: Callable[[str], None],
+    show: Callable[[str], None] = lambda _: None,
 ) -> Meeting:
     """Joins the study on a server, or begins it.
 
@@ -83,13 +84,14 @@ def meet(
         artifacts: a folder or s3://BUCKET.
         manifest: run.json of this run.
         objectives: how many there are.
+        say, show: see `Shared`.
 
     Raises:
         RunError: the server cannot be reached, or its study is of another search.
     """
     place = shown_storage(storage)
     try:
-        shared = Shared(open_server(storage, requeue), artifacts, say)
+        shared = Shared(open_server(storage, requeue), artifacts, say, show)
         meeting = Meeting(shared, create_study(shared.storage, objectives, True))
         theirs = _agree(meeting, ours := about(manifest))
     except (OptunaError, SQLAlchemyError) as error:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TypeVar
 
 import optuna
@@ -38,6 +39,7 @@ from sqlalchemy.exc import (
 
 from nas.errors import RunError, ToolMissing
 from nas.interrupts import is_interrupted
+from nas.progress import clock
 from nas.run_folder import write_atomic
 from nas.search.delivery import ARTIFACT, Delivery, begun, kept_deliveries
 from nas.search.storage import reason_of, unwarned
@@ -60,13 +62,21 @@ class Shared:
         storage: with heartbeats and a grace, as `open_server` makes it.
         place: the artifact store, a folder or s3://BUCKET.
         say: tells a line to whoever watches.
+        show: does so of what is so now.
     """
 
-    def __init__(self, storage: RDBStorage, place: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        storage: RDBStorage,
+        place: str,
+        say: Callable[[str], None],
+        show: Callable[[str], None] = lambda _: None,
+    ) -> None:
         assert storage.heartbeat_interval is not None and storage.grace_period is not None
         self.storage = storage
         self._heartbeat_s, self._grace_s = storage.heartbeat_interval, storage.grace_period
-        self._place, self._store, self._say = place, open_store(place), say
+        self._place, self._store = place, open_store(place)
+        self._say, self._show = say, show
         self._studies: list[optuna.Study] = []
         self._leased: dict[int, None] = {}
         self._greeted: set[int] = set()
@@ -136,6 +146,8 @@ class Shared:
                     raise
                 reason = reason_of(error)
             else:
+                if lost_s is not None:
+                    self._say("the database answers again")
                 self._gave_up = ""
                 self._took(began_s)
                 return done
@@ -149,6 +161,8 @@ class Shared:
             if lost_s is None:
                 self._say(f"the database does not answer; waiting for it, up to {MINUTES} minutes")
                 lost_s = self._well_since
+            gone = clock(self._well_since - lost_s)
+            self._show(f"waiting for the database, {gone} of up to {MINUTES}:00")
 
     def _took(self, began_s: float) -> None:
         """After a stall that ended well the others' signs of life are as old as it was long."""
@@ -329,6 +343,8 @@ def open_store(place: str) -> Store:
         return _open_bucket(place)
     try:
         Path(place).mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=place, prefix=".writable-"):
+            pass  # a folder that may only be read would say so after the first training
     except OSError as error:
         raise RunError(
             f"--artifacts {place}: {error.strerror}; give a folder that every machine can write"

@@ -18,7 +18,8 @@ from nas.search.rules import Rules, front_hypervolume, scored
 
 UNITS = {"ram": "B of RAM", "flash": "B of Flash"}
 STALE_S = 120.0  # a run that is alive says something within so many seconds
-HYPERVOLUME_EVERY = 5  # trainings between two times that the line's hypervolume is made anew
+HYPERVOLUME_EVERY = 5  # trainings between two times that the line's hypervolume is made anew,
+FEW = 100  # which takes no time worth sparing before so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,8 @@ class Board:
         if exactly or len(records) != self._size:
             self._size = len(records)
             trained = [record for record in records if record.status == "trained"]
-            if exactly or len(trained) >= self._measured + HYPERVOLUME_EVERY:
+            due = self._measured + (1 if len(trained) <= FEW else HYPERVOLUME_EVERY)
+            if exactly or len(trained) >= due:
                 self._hypervolume = front_hypervolume(self._rules, scored(trained))
                 self._measured = len(trained)
             self.shown = standing_of(self._rules, records, self._hypervolume)

@@ -14,8 +14,8 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Row, event, select
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy import Row, event, make_url, select
+from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError
 
 from nas.errors import ToolMissing, UsageError
 
@@ -97,6 +97,19 @@ def open_file(url: str) -> RDBStorage:
     return held
 
 
+def check_url(url: str) -> None:
+    """UsageError where a server's URL names another driver, or cannot be read."""
+    if not url.startswith((SERVER, "postgresql+psycopg:")):
+        raise UsageError(f"--storage {url.partition('//')[0]}//…: write {SERVER}…, of any driver")
+    try:
+        make_url(url)
+    except (ArgumentError, ValueError) as error:  # whose text may hold a password
+        what = "the port is no number" if isinstance(error, ValueError) else "this is no URL"
+        raise UsageError(
+            f"--storage {SERVER}…: {what}; give {SERVER}USER@HOST:PORT/DATABASE"
+        ) from None
+
+
 def open_server(url: str, requeue: Requeue) -> RDBStorage:
     """A storage for many writers, with heartbeats by the server's own clock.
 
@@ -105,10 +118,9 @@ def open_server(url: str, requeue: Requeue) -> RDBStorage:
 
     Raises:
         ToolMissing: the driver is not installed.
-        UsageError: another driver is named.
+        UsageError: see `check_url`.
     """
-    if not url.startswith((SERVER, "postgresql+psycopg:")):
-        raise UsageError(f"--storage {url.partition('//')[0]}//…: write {SERVER}…, of any driver")
+    check_url(url)
     url = url.replace(SERVER, "postgresql+psycopg://", 1)
     for _ in range(2):
         with suppress(IntegrityError, ProgrammingError):  # another run makes the same tables now

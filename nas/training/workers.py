@@ -120,13 +120,31 @@ def _bench(kind: Validation, train_on: TrainOn, task: Task) -> Any:
     from nas.training.evaluate import prepare
 
     torch.set_num_threads(1)
+    _find_device(train_on)
+    with _enough_memory():
+        return prepare(task, judging(task, kind), BANK_SEED, train_on)
+
+
+def check_device(train_on: TrainOn) -> None:
+    """Asks a process of its own, as only processes that train load torch.
+
+    Raises:
+        ToolMissing: this machine has no such device.
+    """
+    if train_on != "cpu":
+        spawned = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawned) as processes:
+            processes.submit(_find_device, train_on).result()
+
+
+def _find_device(train_on: TrainOn) -> None:
+    import torch
+
     if train_on == "cuda" and not torch.cuda.is_available():
         raise ToolMissing(
             f"--train-on cuda: torch {torch.__version__} finds no CUDA device on this machine;"
             " leave the option out, or install torch for the device's CUDA version"
         )
-    with _enough_memory():
-        return prepare(task, judging(task, kind), BANK_SEED, train_on)
 
 
 def _end_with_parent() -> None:
