@@ -9,7 +9,6 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from nas.deploy.toolchain import cache_folder, find_compiler
 from nas.emulation.emulator import check_hook
 from nas.emulation.tools import check_tools
 from nas.errors import RunError, ToolMissing
-from nas.export.front import drop_dominated, export_front
+from nas.export.front import delivered_hypervolume, drop_dominated, export_front
 from nas.export.verification import Verification, complaint, require_equal
 from nas.export.verify import verify_run
 from nas.given import describe, keep, notes, open_data, source_of, told
@@ -39,7 +38,7 @@ from nas.search.finals import Finalist, shipped_file, train_finals
 from nas.search.ledger import Ledger
 from nas.search.meeting import Meeting, meet
 from nas.search.own_space import check_space
-from nas.search.rules import OBJECTIVES, Rules, front_hypervolume, front_of, scored
+from nas.search.rules import OBJECTIVES, Rules, front_of, scored
 from nas.search.samplers import sampler_of
 from nas.search.shared import Shared
 from nas.search.shared_ledger import SharedLedger
@@ -315,7 +314,7 @@ class _Session:
         members = list(zip(self.front, self.examined, strict=True))
         deviation = metrics.pooled_deviation([f.val_scores for f in self.finalists if f.scores])
         export_front(self.run, self.task, self.judged, self.rules, members, deviation)
-        self._close_manifest([(f.record.cost, f.val_scores[0]) for f in self.front], deviation)
+        self._close_manifest(deviation)
         write_briefs(self.run)
         results: list[Verification] = []
         if self.options.verify:
@@ -331,6 +330,7 @@ class _Session:
                 )
             self._tell_late()
             write_briefs(self.run)  # now with what was proved
+        self.manifest["hypervolume"] = delivered_hypervolume(self.run, self.rules)
         self.manifest["ended"] = now()  # not before it is verified; the report shows it
         write_json(self.run / "run.json", self.manifest)
         write_report(self.run)
@@ -349,9 +349,7 @@ class _Session:
     def _verified(self, result: Verification) -> None:
         self.progress.status(f"verified {result.id}: {result.verified}")
 
-    def _close_manifest(
-        self, entries: Sequence[tuple[Any, float]], deviation: float | None
-    ) -> None:
+    def _close_manifest(self, deviation: float | None) -> None:
         counts: list[str] = [record.status for record in self.records]
         statuses = get_args(Status)
         notes = list(self.notes)
@@ -366,7 +364,7 @@ class _Session:
         self.manifest |= {
             "elapsed_s": self.clock.elapsed_s(),
             "trials": {status: counts.count(status) for status in statuses},
-            "hypervolume": front_hypervolume(self.rules, entries),
+            "hypervolume": delivered_hypervolume(self.run, self.rules),
             "hypervolume_reference": dict.fromkeys(OBJECTIVES, 1.0),
             "seed_deviation": deviation,
             "notes": notes,

@@ -20,6 +20,7 @@ from nas.export import runtimes
 from nas.network import reference
 from nas.network.integer import load_integer_model
 from nas.run_folder import Status
+from nas.search.pareto import hypervolume
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECK_RUN = ROOT.parent / "shared" / "tools" / "check_run.py"
@@ -200,7 +201,19 @@ def test_manifest(world: World) -> None:
     assert (world.folder / "cache" / "teachers" / f"{teacher['hash']}.npz").exists()
     assert held["ended"] >= held["started"] and held["trials"]["trained"] == 4
     assert set(held["trials"]) == set(get_args(Status))
-    assert 0 < held["hypervolume"] < 1
+    assert held["hypervolume"] == pytest.approx(as_delivered(world.run))
+
+
+def as_delivered(run: Path) -> float:
+    """The hypervolume of front.csv, whose costs are measured."""
+    budgets = document(run / "run.json")["budgets"]
+    limits = {name: float(budgets[name]) for name in ("ram_bytes", "flash_bytes")}
+    limits["latency_ms"] = 100.0
+    points = [
+        [1 - float(row["val_score"]), *(float(row[name]) / most for name, most in limits.items())]
+        for row in table(run / "front.csv")
+    ]
+    return hypervolume(np.array(points), np.ones(4))
 
 
 def test_trials(world: World) -> None:

@@ -13,7 +13,15 @@ from nas import progress as progress_module
 from nas.cli import main
 from nas.errors import RunError
 from nas.progress import PROGRESS_FILE, Progress
-from nas.run_folder import CostSummary, Status, TrialRecord, locked, write_json
+from nas.run_folder import (
+    FRONT_COLUMNS,
+    CostSummary,
+    Status,
+    TrialRecord,
+    locked,
+    write_front,
+    write_json,
+)
 from nas.search.clock import Clock
 from nas.search.rules import OBJECTIVES
 from nas.search.standing import Board, describe_run, standing_of
@@ -94,6 +102,14 @@ def test_a_run_is_looked_at_from_outside(tmp_path: Path, monkeypatch: pytest.Mon
     assert "stopped" in describe_run(run, NOW)[0]
     write_json(run / "run.json", {"ended": "2026-11-22T02:59:59+00:00"})
     assert describe_run(run, NOW)[0] == f"{run}: finished; nas pick {run}"
+    write_front(run, [dict.fromkeys(FRONT_COLUMNS, "0")] * 3)
+    write_json(run / "run.json", {"ended": "2026-11-22T02:59:59+00:00", "hypervolume": 0.25})
+    lines = describe_run(run, NOW)[1:4]
+    assert lines[:2] == [
+        "front        3 networks, hypervolume 0.2500",
+        "the search, before its final trainings:",
+    ]
+    assert lines[2].startswith("trained ")
 
 
 def boarded(run: Path) -> Board:

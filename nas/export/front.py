@@ -15,7 +15,7 @@ from nas.hardware.stepwise import Stepwise, stepwise
 from nas.network.integer import load_integer_model
 from nas.run_folder import STEPWISE_COLUMNS, read_cost, read_front, write_front
 from nas.search.finals import Finalist, shipped_file
-from nas.search.rules import Rules, nondominated
+from nas.search.rules import Rules, front_hypervolume, nondominated
 from nas.training import metrics
 from nas.training.recipe import student_steps
 from nas.training.scoring import Examined
@@ -58,6 +58,12 @@ def drop_dominated(run: Path, rules: Rules) -> int:
         write_front(run, kept)
         remove_strangers(run / "candidates", {row["id"] for row in kept})
     return len(rows) - len(kept)
+
+
+def delivered_hypervolume(run: Path, rules: Rules) -> float:
+    """Of front.csv, by measured costs where it has them."""
+    rows = read_front(run)
+    return front_hypervolume(rules, [(read_cost(row), float(row["val_score"])) for row in rows])
 
 
 def remove_strangers(folder: Path, members: set[str]) -> None:

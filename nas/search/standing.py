@@ -6,13 +6,14 @@ A run keeps `progress.json` while it goes on: the line of now, when that was, an
 import datetime
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nas.errors import RunError
 from nas.progress import PROGRESS_FILE, Progress, clock
-from nas.run_folder import TrialRecord, is_locked, read_json
+from nas.run_folder import TrialRecord, is_locked, read_front, read_json
 from nas.search.clock import Clock
 from nas.search.rules import Rules, front_hypervolume, scored
 
@@ -150,8 +151,19 @@ def describe_run(run: Path, now: datetime.datetime) -> list[str]:
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run / PROGRESS_FILE}: {error}; written by another version") from None
     age_s = max(0.0, (now - at).total_seconds())  # a clock may have been set back
-    today = [f"now          {line}"] if alive else []
+    today = [f"now          {line}"] if alive else _front(run)
     return [f"{run}: {_state(run, alive, age_s)}", *today, *told]
+
+
+def _front(run: Path) -> list[str]:
+    """What a finished run has delivered; nothing of another."""
+    if not _ended(run):
+        return []
+    with suppress(RunError, KeyError, TypeError):
+        volume, members = read_json(run / "run.json")["hypervolume"], len(read_front(run))
+        front = f"front        {members} networks, hypervolume {volume:.4f}"
+        return [front, "the search, before its final trainings:"]
+    return []
 
 
 def _told(figures: dict[str, Any], alive: bool) -> list[str]:
