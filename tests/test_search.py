@@ -26,7 +26,14 @@ from nas.progress import Progress
 from nas.run_folder import TrialRecord, summarise
 from nas.search import clock as search_clock
 from nas.search import engine as search
-from nas.search.clock import EXPORT_S, Clock, reserved_s
+from nas.search.clock import (
+    EXPORT_S,
+    UNVERIFIED_EXPORT_S,
+    UNVERIFIED_EXPORT_S_PER_MEMBER,
+    Clock,
+    Reserve,
+    reserved_s,
+)
 from nas.search.engine import ASKS_AT_ONCE, MOST_IDLE_ASKS, Search
 from nas.search.finals import BEST, Finalist, shipped_file, train_finals
 from nas.search.ledger import LEDGER, Ledger
@@ -504,6 +511,16 @@ def test_reserve_by_hand() -> None:
     # Of 100 s a second seed may fill up to a third, a first one up to a half.
     assert reserved_s(given, FRONT[:1], 2, 100.0) == pytest.approx(33 + EXPORT_S + 2)
     assert reserved_s(given, FRONT[:1], 2, 40.0) == pytest.approx(20 + EXPORT_S + 2)
+
+
+def test_what_is_not_verified_needs_no_time_for_it(tmp_path: Path) -> None:
+    given, finals_s = rules(), 99
+    assert reserved_s(given, [], 2, 1000.0, verifies=False) == UNVERIFIED_EXPORT_S < EXPORT_S
+    export_s = UNVERIFIED_EXPORT_S + UNVERIFIED_EXPORT_S_PER_MEMBER
+    assert reserved_s(given, FRONT[:1], 2, 1000.0, False) == pytest.approx(finals_s + export_s)
+    for verifies in (True, False):
+        reserve = Reserve(given, Clock(1000.0, verifies=verifies))
+        assert reserve.look(FRONT[:1], 2) == reserved_s(given, FRONT[:1], 2, 1000.0, verifies)
 
 
 def test_crosswise_a_final_training_takes_half_as_long_again() -> None:

@@ -15,7 +15,7 @@ WELCOME_FINALS = 0.33  # and up to which further seeds are planned for
 EXPORT_S = 15.0  # start of the verifying processes, report
 EXPORT_S_PER_MEMBER = 4.0  # runtimes on this machine, compiler, emulated chip
 UNVERIFIED_EXPORT_S = 4.0  # report
-UNVERIFIED_EXPORT_S_PER_MEMBER = 0.5  # one after the other
+UNVERIFIED_EXPORT_S_PER_MEMBER = 0.25  # one after the other
 
 
 @dataclass
