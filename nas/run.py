@@ -26,7 +26,7 @@ from nas.export.verify import verify_run
 from nas.given import describe, keep, notes, open_data, source_of, told
 from nas.hardware.budget import DEFAULT_LATENCY_LIMIT_MS, Budget, check_possible
 from nas.hardware.cost import kernel_costs
-from nas.hardware.profile import load_profile
+from nas.hardware.profile import Profile, load_profile
 from nas.manifest import Options, now, open_manifest
 from nas.network.integer import load_integer_model
 from nas.progress import Progress, clock
@@ -62,16 +62,12 @@ def run_search(options: Options) -> Path:
     """
     began_s = time.monotonic()
     check_runtimes(options)
+    check_device(options.train_on)
     profile = load_profile(options.device)
     with Progress(options.quiet) as progress:
         given = open_data(options, progress.status)
     task = given.task
-    budget = Budget(
-        profile.ram_budget_bytes,
-        profile.flash_budget_bytes,
-        options.max_latency_ms,
-        options.max_weight_bytes,
-    )
+    budget = _budget(options, profile)
     problem = problem_of(task)
     if options.space.file is not None:
         check_space(options.space, problem)
@@ -115,12 +111,20 @@ def run_search(options: Options) -> Path:
     return options.out
 
 
+def _budget(options: Options, profile: Profile) -> Budget:
+    return Budget(
+        profile.ram_budget_bytes,
+        profile.flash_budget_bytes,
+        options.max_latency_ms,
+        options.max_weight_bytes,
+    )
+
+
 def check_runtimes(options: Options) -> None:
-    """The device, and the runtimes, compiler and emulator that a run needs at its end.
+    """The runtimes, compiler and emulator that the end of a run needs, before its first trial.
 
     TFLM has wheels for Linux on x86-64 only: elsewhere its absence is told, not refused.
     """
-    check_device(options.train_on)
     if not options.verify:
         return
     for module, install in (("onnxruntime", "onnxruntime"), ("ai_edge_litert", "ai-edge-litert")):
