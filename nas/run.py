@@ -31,7 +31,7 @@ from nas.manifest import Options, now, open_manifest
 from nas.network.integer import load_integer_model
 from nas.progress import Progress, clock
 from nas.report.page import write_report
-from nas.run_folder import Status, TrialRecord, count_trained, locked, read_front, write_json
+from nas.run_folder import Status, TrialRecord, locked, read_front, write_json
 from nas.search.clock import Clock, export_s
 from nas.search.engine import Search
 from nas.search.finals import Finalist, shipped_file, train_finals
@@ -264,11 +264,13 @@ class _Session:
             storage, options.objectives, sampler, options.seed, options.resume, shared
         )
         if shared is None and study.records and not (self.run / "run.json").exists():
+            study.close()
             raise RunError(f"{study.place}: holds the study of another run; choose another --out")
-        if (before := count_trained(self.run)) and not study.records:
+        if self.manifest.setdefault("study", study.identity) != study.identity:
+            study.close()  # what is restored must not meet its log
             raise RunError(
-                f"{study.place}: holds no trial, but trials.csv has {before} trained networks: it"
-                " was emptied or made anew; restore it or choose another --out"
+                f"{study.place}: is not the study of this run, but was emptied or made anew;"
+                " restore it or choose another --out"
             )
         with study.guarded():
             study.begin_with(self.rules.space.starts(self.rules.problem))

@@ -229,13 +229,6 @@ def write_front(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_csv(run / "front.csv", FRONT_COLUMNS, rows)
 
 
-def count_trained(run: Path) -> int:
-    """Networks that trials.csv says were trained; 0 without one."""
-    file = run / "trials.csv"
-    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
-    return sum(row.get("status") == "trained" for row in csv.DictReader(lines))
-
-
 def read_front(run: Path) -> list[dict[str, str]]:
     """The rows of front.csv as text; RunError if there is no complete front."""
     try:

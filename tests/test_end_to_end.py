@@ -402,9 +402,13 @@ def test_what_resume_refuses(world: World, copy: Path, tmp_path: Path) -> None:
 
 
 def test_a_study_that_was_emptied_is_not_gone_on_with(world: World, copy: Path) -> None:
+    whole = (copy / "study.db").read_bytes()
     (copy / "study.db").write_bytes(b"")
     before = {f: f.read_bytes() for f in copy.rglob("*") if f.is_file() and f.suffix != ".db"}
     line = world.refused("--data", world.data, "--trials", 6, "--out", copy, "--resume")
-    assert "study.db: holds no trial, but trials.csv has 4 trained networks: it was emptied" in line
+    assert "study.db: is not the study of this run, but was emptied or made anew" in line
     del before[copy / "progress.json"]
     assert before.items() <= {f: f.read_bytes() for f in copy.rglob("*") if f.is_file()}.items()
+    (copy / "study.db").write_bytes(whole)
+    again = ("--trials", 4, "--out", copy, "--resume", "--no-verify")
+    assert "resumed: 4 networks trained before" in world.search("--data", world.data, *again).stdout

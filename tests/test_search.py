@@ -257,6 +257,18 @@ def test_a_twin_of_what_nobody_trains_any_more_is_put_back(tmp_path: Path) -> No
     assert drawn[0].id in {record.id for record in made.trained}
 
 
+def test_what_others_train_beyond_the_trials_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_clock, "reserved_s", lambda *_: 0.0)
+    held = searched(FakePool(score), tmp_path, 2).study
+    held.elsewhere = {"a network of another run"}
+    enough = searched(FakePool(score), tmp_path, 2, held=held, deadline_s=3.0)
+    assert enough.clock.left_s() > 2.0 and len(enough.trained) == 2
+    lacking = searched(FakePool(score), tmp_path, 3, held=held, deadline_s=1.0)
+    assert lacking.clock.left_s() < 0, "it may yet fail there"
+
+
 def test_a_resumed_search_goes_on(tmp_path: Path) -> None:
     first = searched(FakePool(score), tmp_path, 3, rules(most=5))
     pool = FakePool(score)

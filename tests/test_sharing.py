@@ -187,6 +187,22 @@ def test_a_run_of_another_version_is_refused(
         meet(url, str(tmp_path), MANIFEST, 2, print)
 
 
+def test_a_database_that_was_made_anew_is_another_study(
+    url: str, tmp_path: Path, server: Cluster
+) -> None:
+    def identity() -> str:
+        held = meet(url, str(tmp_path), MANIFEST, len(OBJECTIVES), print).shared
+        study = open_study(url, OBJECTIVES, lambda seed: RandomSampler(seed), 0, True, held)
+        held.close()
+        return study.identity
+
+    first, same = identity(), identity()
+    name = url.rpartition("/")[2]
+    server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+    server.sql(f"CREATE DATABASE {name}")
+    assert first == same != identity()
+
+
 def test_the_version_is_that_of_the_files() -> None:
     assert about(MANIFEST)["version"] == sources_hash() == sources_hash()
     assert "storage" not in about(MANIFEST)

@@ -128,9 +128,12 @@ class Search:
         """Whether no further training should begin."""
         if self._used_up() or self.deaths > MOST_DEATHS or self._time_is_up():
             return True
-        ended = sum(record.status in ("trained", "stopped") for record in self.study.records)
         begun = len(self.pending) + len(self.study.elsewhere)
-        return self.trials is not None and ended + begun >= self.trials
+        return self.trials is not None and self._ended() + begun >= self.trials
+
+    def _ended(self) -> int:
+        """Trainings that count as one of `trials`."""
+        return sum(record.status in ("trained", "stopped") for record in self.study.records)
 
     def _used_up(self) -> str:
         """Why nothing new is proposed any more; empty while there is hope."""
@@ -141,7 +144,8 @@ class Search:
 
     def _waits(self) -> bool:
         """Whether the last of `trials` are being trained by other runs, and may yet fail."""
-        return self.trials is not None and len(self.study.elsewhere) > 0
+        lacking = self.trials is not None and self._ended() < self.trials
+        return lacking and len(self.study.elsewhere) > 0
 
     def _time_is_up(self) -> bool:
         """Whether what is left of the time belongs to the finals and the export."""

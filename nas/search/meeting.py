@@ -19,7 +19,7 @@ from nas.errors import RunError
 from nas.manifest import SAME_ON_RESUME, shown_storage
 from nas.search.requeue import requeue
 from nas.search.shared import Shared
-from nas.search.storage import open_server, reason_of
+from nas.search.storage import identify, open_server, reason_of
 from nas.search.study import create_study
 from nas.training.teacher import Teacher
 
@@ -115,6 +115,7 @@ def _agree(meeting: Meeting, ours: dict[str, Any]) -> dict[str, Any]:
     with meeting.shared.turn(ABOUT):
         known = meeting.study.user_attrs.get(ABOUT)
         if known is None:
+            identify(meeting.study)
             meeting.study.set_user_attr(ABOUT, json.dumps(ours))
             return ours
     theirs: dict[str, Any] = json.loads(known)

@@ -2,6 +2,7 @@
 
 import gc
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from nas.errors import ToolMissing, UsageError
 
 SQLITE_FILE = "sqlite:///"
 SERVER = "postgresql://"
+IDENTITY = "identity"  # study attribute
 HEARTBEAT_S = 15  # between two signs of life of a trial on a server,
 GRACE_S = 60  # and without one for so long it is taken for dead
 
@@ -145,6 +147,13 @@ def _connected(url: str, requeue: Requeue) -> RDBStorage:
             "psycopg: not installed, and needed for --storage postgresql://…; pip install"
             " 'mcu-nas[postgresql]'"
         ) from None
+
+
+def identify(study: optuna.Study) -> str:
+    """What tells a study from any other in its place; made once, on a server within a turn."""
+    if IDENTITY not in study.user_attrs:
+        study.set_user_attr(IDENTITY, uuid.uuid4().hex)
+    return str(study.user_attrs[IDENTITY])
 
 
 @contextmanager

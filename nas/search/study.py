@@ -39,7 +39,7 @@ from nas.run_folder import TrialRecord
 from nas.search.delivery import ARTIFACT, Delivery, begun
 from nas.search.requeue import genes_of, given_genes, requeue
 from nas.search.shared import Shared
-from nas.search.storage import SQLITE_FILE, open_file, reading_much, reason_of, unwarned
+from nas.search.storage import SQLITE_FILE, identify, open_file, reading_much, reason_of, unwarned
 from nas.search.trial_record import RECORD, record_of
 from nas.space import Genes
 
@@ -58,6 +58,7 @@ class Study:
     Attributes:
         records: of the trials that have ended, in the order in which this run learnt of them.
         elsewhere: ids of the architectures that other runs are training.
+        identity: of the study, and of no other one.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Study:
         seed: int = 0,
     ) -> None:
         self._study, self._objectives, self.place = study, objectives, place
+        self.identity = identify(study)
         self._engine, self.shared = engine, shared  # the engine is that of a file
         self._sampler: BaseSampler = study.sampler
         trials = study.get_trials(deepcopy=False)
