@@ -196,6 +196,10 @@ def test_a_database_that_was_made_anew_is_another_study(
         held.close()
         return study.identity
 
+    side = joined(url, tmp_path)
+    unmet = open_study(url, OBJECTIVES, lambda seed: RandomSampler(seed), 0, True, side)
+    assert unmet.identity == "", "runs that come at once must not each make one"
+    side.close()
     first, same = identity(), identity()
     name = url.rpartition("/")[2]
     server.sql(f"DROP DATABASE {name} WITH (FORCE)")

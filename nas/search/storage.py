@@ -149,11 +149,11 @@ def _connected(url: str, requeue: Requeue) -> RDBStorage:
         ) from None
 
 
-def identify(study: optuna.Study) -> str:
+def identify(study: optuna.Study, make: bool = True) -> str:
     """What tells a study from any other in its place; made once, on a server within a turn."""
-    if IDENTITY not in study.user_attrs:
+    if make and IDENTITY not in study.user_attrs:
         study.set_user_attr(IDENTITY, uuid.uuid4().hex)
-    return str(study.user_attrs[IDENTITY])
+    return str(study.user_attrs.get(IDENTITY, ""))
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class Study:
         seed: int = 0,
     ) -> None:
         self._study, self._objectives, self.place = study, objectives, place
-        self.identity = identify(study)
+        self.identity = identify(study, make=shared is None)  # else `meet` has made it
         self._engine, self.shared = engine, shared  # the engine is that of a file
         self._sampler: BaseSampler = study.sampler
         trials = study.get_trials(deepcopy=False)
