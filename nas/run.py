@@ -336,7 +336,7 @@ class _Session:
                 )
             self._tell_late()
             write_briefs(self.run)  # now with what was proved
-        self.manifest["hypervolume"] = delivered_hypervolume(self.run, self.rules)
+            self.manifest["hypervolume"] = delivered_hypervolume(self.run, self.rules)
         self.manifest["ended"] = now()  # not before it is verified; the report shows it
         write_json(self.run / "run.json", self.manifest)
         write_report(self.run)

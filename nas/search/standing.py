@@ -151,16 +151,21 @@ def describe_run(run: Path, now: datetime.datetime) -> list[str]:
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run / PROGRESS_FILE}: {error}; written by another version") from None
     age_s = max(0.0, (now - at).total_seconds())  # a clock may have been set back
-    today = [f"now          {line}"] if alive else _front(run)
-    return [f"{run}: {_state(run, alive, age_s)}", *today, *told]
+    if alive:
+        late = "; that is long: look at its terminal" if age_s > STALE_S else ""
+        state = f"running, seen {clock(age_s)} ago{late}"
+        return [f"{run}: {state}", f"now          {line}", *told]
+    manifest = _manifest(run)
+    if manifest.get("ended") is None:
+        state = f"stopped {clock(age_s)} ago; --out {run} --resume goes on"
+        return [f"{run}: {state}", *told]
+    return [f"{run}: finished; nas pick {run}", *_front(run, manifest), *told]
 
 
-def _front(run: Path) -> list[str]:
-    """What a finished run has delivered; nothing of another."""
-    if not _ended(run):
-        return []
+def _front(run: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """What a finished run has delivered."""
     with suppress(RunError, KeyError, TypeError):
-        volume, members = read_json(run / "run.json")["hypervolume"], len(read_front(run))
+        volume, members = manifest["hypervolume"], len(read_front(run))
         front = f"front        {members} networks, hypervolume {volume:.4f}"
         return [front, "the search, before its final trainings:"]
     return []
@@ -178,17 +183,9 @@ def _told(figures: dict[str, Any], alive: bool) -> list[str]:
         raise
 
 
-def _state(run: Path, alive: bool, age_s: float) -> str:
-    if alive:
-        late = "; that is long: look at its terminal" if age_s > STALE_S else ""
-        return f"running, seen {clock(age_s)} ago{late}"
-    if _ended(run):
-        return f"finished; nas pick {run}"
-    return f"stopped {clock(age_s)} ago; --out {run} --resume goes on"
-
-
-def _ended(run: Path) -> bool:
+def _manifest(run: Path) -> dict[str, Any]:
+    """run.json; empty before there is one."""
     try:
-        return read_json(run / "run.json").get("ended") is not None
+        return read_json(run / "run.json")
     except RunError:
-        return False
+        return {}
