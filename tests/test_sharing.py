@@ -212,6 +212,10 @@ def test_the_version_is_that_of_the_files() -> None:
     assert "storage" not in about(MANIFEST)
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("psycopg") is None and "NAS_REQUIRE_POSTGRESQL" not in os.environ,
+    reason="PostgreSQL's driver is not installed",
+)
 def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"127.0.0.1:1/x: the database cannot be used \(.*refused"):
         meet("postgresql://u:secret@127.0.0.1:1/x", str(tmp_path), MANIFEST, 2, print)
